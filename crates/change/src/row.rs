@@ -1,0 +1,99 @@
+//! One version of a row.
+
+use std::sync::Arc;
+
+use walcast_pgoutput::{Tuple, Value};
+
+use crate::{ColumnSet, Shape};
+
+/// A row's values with the shape they were written with. Cloning shares the bytes.
+#[derive(Clone, Debug)]
+pub struct Row {
+    shape: Arc<Shape>,
+    tuple: Tuple,
+    /// The old version, which has the TOASTed values that an UPDATE left alone.
+    fill: Option<Tuple>,
+    /// Only the replica identity's columns were sent.
+    key_only: bool,
+}
+
+/// One value of a [`Row`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell<'a> {
+    Null,
+    /// What the type's output function prints.
+    Text(&'a [u8]),
+    /// Postgres did not send it: an unchanged TOASTed value, or a column outside the key.
+    Missing,
+}
+
+impl Row {
+    pub(crate) fn full(shape: Arc<Shape>, tuple: Tuple, fill: Option<Tuple>) -> Row {
+        Row {
+            shape,
+            tuple,
+            fill,
+            key_only: false,
+        }
+    }
+
+    pub(crate) fn key(shape: Arc<Shape>, tuple: Tuple) -> Row {
+        Row {
+            shape,
+            tuple,
+            fill: None,
+            key_only: true,
+        }
+    }
+
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
+    }
+
+    /// Only the replica identity's columns are known.
+    pub fn is_key_only(&self) -> bool {
+        self.key_only
+    }
+
+    /// The size of the values as Postgres sent them, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.tuple.size_bytes()
+    }
+
+    /// One cell for each of the shape's columns, in their order.
+    pub fn cells(&self) -> impl Iterator<Item = Cell<'_>> {
+        let mut fill = self.fill.as_ref().map(Tuple::values);
+        let mut values = self.tuple.values();
+        self.shape.columns.iter().map(move |column| {
+            let old = fill.as_mut().and_then(Iterator::next);
+            match values.next() {
+                Some(_) if self.key_only && !column.identity => Cell::Missing,
+                Some(Value::Unchanged) => cell(old),
+                value => cell(value),
+            }
+        })
+    }
+
+    /// The cell of column `index`; walks the columns before it.
+    pub fn cell(&self, index: usize) -> Cell<'_> {
+        self.cells().nth(index).unwrap_or(Cell::Missing)
+    }
+
+    /// The columns whose value is known.
+    pub fn known(&self) -> ColumnSet {
+        let cells = self.cells().enumerate();
+        cells
+            .filter(|(_, cell)| *cell != Cell::Missing)
+            .map(|(index, _)| index)
+            .collect()
+    }
+}
+
+fn cell(value: Option<Value<'_>>) -> Cell<'_> {
+    match value {
+        Some(Value::Null) => Cell::Null,
+        Some(Value::Text(text)) => Cell::Text(text),
+        // Binary values are never asked for, so one is as good as not sent.
+        Some(Value::Unchanged | Value::Binary(_)) | None => Cell::Missing,
+    }
+}

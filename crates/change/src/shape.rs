@@ -1,0 +1,97 @@
+//! A table as the stream described it when the row was written.
+
+use std::sync::Arc;
+
+use walcast_pgoutput::{Relation, RelationId, ReplicaIdentity};
+
+use crate::{ColumnSet, JsonType, Types};
+
+/// A table's name and columns. A new one is made for every Relation message.
+#[derive(Debug)]
+pub struct Shape {
+    pub id: RelationId,
+    pub schema: Arc<str>,
+    pub table: Arc<str>,
+    pub identity: ReplicaIdentity,
+    pub columns: Box<[Column]>,
+    /// What names a row to a subscriber: the primary key's columns, where the catalogue told us;
+    /// else those of the replica identity (all columns under FULL).
+    pub key: ColumnSet,
+}
+
+#[derive(Debug)]
+pub struct Column {
+    pub name: Arc<str>,
+    pub type_oid: u32,
+    pub type_modifier: i32,
+    /// Part of the replica identity: an old row of kind "key" has it.
+    pub identity: bool,
+    /// How its text becomes JSON.
+    pub json: JsonType,
+    /// `"name":`, ready to write.
+    pub(crate) json_key: Box<[u8]>,
+}
+
+impl Shape {
+    /// The shape that `relation` describes. `primary_key` names the key's columns if the caller
+    /// knows them: `pgoutput` marks every column as key under replica identity FULL.
+    /// Bytes that are no UTF-8 in a name become U+FFFD.
+    pub fn new(relation: &Relation, primary_key: Option<&[String]>, types: &Types) -> Shape {
+        let columns: Box<[Column]> = relation
+            .columns
+            .iter()
+            .map(|column| {
+                let name = text(&column.name);
+                Column {
+                    json_key: json_key(&name),
+                    name,
+                    type_oid: column.type_oid,
+                    type_modifier: column.type_modifier,
+                    identity: column.key,
+                    json: types.json_type(column.type_oid),
+                }
+            })
+            .collect();
+        Shape {
+            id: relation.id,
+            schema: match relation.schema.is_empty() {
+                true => "pg_catalog".into(),
+                false => text(&relation.schema),
+            },
+            table: text(&relation.name),
+            identity: relation.identity,
+            key: key(&columns, primary_key),
+            columns,
+        }
+    }
+
+    /// The position of the column called `name`.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| &*column.name == name)
+    }
+}
+
+fn key(columns: &[Column], primary_key: Option<&[String]>) -> ColumnSet {
+    let named = |name: &String| columns.iter().position(|column| *column.name == **name);
+    let primary: Option<ColumnSet> = primary_key
+        .filter(|names| !names.is_empty())
+        .and_then(|names| names.iter().map(named).collect());
+    primary.unwrap_or_else(|| {
+        let identity = columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.identity);
+        identity.map(|(index, _)| index).collect()
+    })
+}
+
+fn text(bytes: &[u8]) -> Arc<str> {
+    String::from_utf8_lossy(bytes).into()
+}
+
+fn json_key(name: &str) -> Box<[u8]> {
+    let mut out = Vec::with_capacity(name.len() + 3);
+    crate::json::write_string(name.as_bytes(), &mut out);
+    out.push(b':');
+    out.into_boxed_slice()
+}
