@@ -9,7 +9,14 @@ mod account;
 mod cluster;
 mod eventually;
 mod postgres;
+mod proxy;
+mod socket;
+mod walcast;
 
 pub use cluster::StopMode;
 pub use eventually::eventually;
 pub use postgres::Postgres;
+pub use proxy::{Proxy, Weather};
+pub use socket::Socket;
+pub use tokio_tungstenite::tungstenite::Message;
+pub use walcast::Walcast;

@@ -1,0 +1,166 @@
+//! A TCP proxy that behaves like a bad network.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How bytes travel, both ways, on existing and on new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// As they come.
+    Fair,
+    /// In pieces of 1 to 7 bytes, each a write of its own.
+    Sliced,
+    /// Every piece (up to 16 KiB) waits this long first.
+    Slow(Duration),
+    /// Nothing arrives and nobody is told; goes on where it was when the weather changes.
+    Blackhole,
+    /// New connections are reset at once; existing ones go on.
+    Refusing,
+}
+
+/// Between a client and a server on this machine. Dropping it resets every connection.
+pub struct Proxy {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    cut: watch::Sender<CancellationToken>,
+    stop: CancellationToken,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and forwards to `target`, in fair weather.
+    pub async fn start(target: SocketAddr) -> Result<Proxy> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let (weather, weather_seen) = watch::channel(Weather::Fair);
+        let (cut, cut_seen) = watch::channel(stop.child_token());
+        tokio::spawn(accept(
+            listener,
+            target,
+            weather_seen,
+            cut_seen,
+            stop.clone(),
+        ));
+        Ok(Proxy {
+            address,
+            weather,
+            cut,
+            stop,
+        })
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes how bytes travel from now on.
+    pub fn set(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// Resets (RST) every connection that is open now, on both sides.
+    pub fn cut(&self) {
+        self.cut.send_replace(self.stop.child_token()).cancel();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    target: SocketAddr,
+    weather: watch::Receiver<Weather>,
+    cut: watch::Receiver<CancellationToken>,
+    stop: CancellationToken,
+) {
+    let connections = TaskTracker::new();
+    while let Some(Ok((client, _))) = stop.run_until_cancelled(listener.accept()).await {
+        let weather = weather.clone();
+        if *weather.borrow() == Weather::Refusing {
+            let _ = client.set_zero_linger();
+            continue;
+        }
+        let cut = cut.borrow().clone();
+        connections.spawn(async move {
+            let _ = carry(client, target, weather, cut).await; // its ends see the broken connection
+        });
+    }
+}
+
+async fn carry(
+    mut client: TcpStream,
+    target: SocketAddr,
+    weather: watch::Receiver<Weather>,
+    cut: CancellationToken,
+) -> Result<()> {
+    let mut server = TcpStream::connect(target)
+        .await
+        .inspect_err(|_| drop(client.set_zero_linger()))?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (client_read, client_write) = client.split();
+    let (server_read, server_write) = server.split();
+    let both = async {
+        tokio::try_join!(
+            pump(client_read, server_write, weather.clone()),
+            pump(server_read, client_write, weather.clone()),
+        )
+    };
+    let orderly = matches!(cut.run_until_cancelled(both).await, Some(Ok(_)));
+    if !orderly {
+        client.set_zero_linger()?;
+        server.set_zero_linger()?;
+    }
+    Ok(())
+}
+
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut weather: watch::Receiver<Weather>,
+) -> Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        weather
+            .wait_for(|weather| *weather != Weather::Blackhole)
+            .await?;
+        let now = *weather.borrow();
+        let bytes = buffer.get(..length).context("read within the buffer")?;
+        match now {
+            _ if bytes.is_empty() => return Ok(to.shutdown().await?),
+            Weather::Sliced => slice(bytes, &mut to).await?,
+            Weather::Slow(latency) => {
+                tokio::time::sleep(latency).await;
+                to.write_all(bytes).await?;
+            }
+            Weather::Fair | Weather::Blackhole | Weather::Refusing => to.write_all(bytes).await?,
+        }
+    }
+}
+
+async fn slice(mut bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<()> {
+    for length in (1..=7).cycle() {
+        let (piece, rest) = bytes.split_at(length.min(bytes.len()));
+        to.write_all(piece).await?;
+        tokio::task::yield_now().await; // lets the reader see the piece alone
+        bytes = rest;
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
