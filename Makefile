@@ -1,0 +1,21 @@
+# Everything a developer runs. Each target installs what it needs and is missing (as root or with sudo;
+# otherwise it says the command).
+
+.DEFAULT_GOAL := help
+.PHONY: help run test build lint
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## walcast with a private Postgres and sample data, in the foreground (PORT=8080)
+	@integration/setup/run.sh
+
+test: ## every test there is: lint, unit, integration, browser, fuzz
+	@integration/setup/test.sh
+
+build: ## the release binary, target/release/walcast
+	cargo build --release --bin walcast
+
+lint: ## format and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings

@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# Installs what is missing, from the distribution. To be sourced by bash scripts.
+
+say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+# need WHAT PACKAGE... : installs the Debian packages, or tells how.
+need() {
+    local what=$1 sudo=
+    shift
+    if ! command -v apt-get >/dev/null; then
+        fail "$what is missing; please install it (Debian's packages: $*)."
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        sudo="sudo -n"
+        if ! sudo -n true 2>/dev/null; then
+            fail "$what is missing; please run:" "  sudo apt-get install --no-install-recommends $*"
+        fi
+    fi
+    say "installing $what ($*)"
+    install_packages "$@" || {
+        $sudo apt-get update -qq && install_packages "$@"
+    } || fail "$what could not be installed; see above."
+}
+
+install_packages() {
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+need_rust() {
+    command -v cargo >/dev/null || fail "Rust is missing; see https://rustup.rs for how to install it."
+    command -v cc >/dev/null || need "a C compiler" build-essential
+}
+
+# Sets POSTGRES_PROGRAMS: the newest Debian installation's folder, else the PATH's.
+need_postgres() {
+    find_postgres || { need PostgreSQL postgresql && find_postgres; } ||
+        fail "PostgreSQL's initdb and pg_ctl are not found."
+}
+
+find_postgres() {
+    local initdb
+    initdb=$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -1)
+    initdb=${initdb:-$(command -v initdb)}
+    POSTGRES_PROGRAMS=${initdb%/initdb}
+    [ -n "$initdb" ] && [ -x "$POSTGRES_PROGRAMS/pg_ctl" ]
+}
+
+need_node() {
+    command -v node >/dev/null && command -v npm >/dev/null || need Node nodejs npm
+}
+
+# Sets CHROMIUM.
+need_chromium() {
+    CHROMIUM=$(command -v chromium || command -v chromium-browser || command -v google-chrome) || {
+        need Chromium chromium
+        CHROMIUM=$(command -v chromium) || fail "Chromium is not found after its installation."
+    }
+    export CHROMIUM
+}

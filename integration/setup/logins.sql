@@ -1,0 +1,26 @@
+-- The sample's logins, as a superuser; idempotent. Each can do its own part and no more.
+
+CREATE FUNCTION pg_temp.make_role(name text, attributes text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+        EXECUTE format('CREATE ROLE %I %s', name, attributes);
+    END IF;
+END
+$$;
+
+-- What subscribers are: walcast impersonates these.
+SELECT pg_temp.make_role('anon', 'NOLOGIN');
+SELECT pg_temp.make_role('authenticated', 'NOLOGIN');
+SELECT pg_temp.make_role('service_role', 'NOLOGIN BYPASSRLS');
+
+-- Owns the tables and applies the migrations.
+SELECT pg_temp.make_role('walcast_owner', 'LOGIN');
+-- Reads the replication stream.
+SELECT pg_temp.make_role('walcast_replication', 'LOGIN REPLICATION NOINHERIT');
+-- Asks, as a subscriber, what the policies let through. NOINHERIT: it may nothing by itself.
+SELECT pg_temp.make_role('walcast_rls', 'LOGIN NOINHERIT');
+
+GRANT anon, authenticated, service_role TO walcast_rls;
+
+SELECT 'CREATE DATABASE walcast OWNER walcast_owner'
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'walcast') \gexec
