@@ -1,0 +1,8 @@
+//! Tokens against the whole crate: forged, broken and good ones, every algorithm with a real key, and key sets that
+//! change, vanish or answer nonsense.
+
+mod algorithms;
+mod attacks;
+mod claims;
+mod jwks;
+mod tokens;
