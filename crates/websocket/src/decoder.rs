@@ -281,3 +281,40 @@ fn close(mut payload: Bytes) -> Result<Incoming, Violation> {
     }
     Ok(Incoming::Close(Some((code, payload))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client;
+
+    #[test]
+    fn a_decoder_between_messages_is_small_and_holds_nothing() {
+        assert!(size_of::<Decoder>() <= 192, "{}", size_of::<Decoder>());
+        let mut decoder = Decoder::new(Limits {
+            message_bytes_max: 100,
+            fragments_max: 2,
+        });
+        let first = client::part(false, OpCode::Text, [1; 4], b"a");
+        let last = client::part(true, OpCode::Continuation, [1; 4], b"b");
+        let mut input = BytesMut::from(&first[..]);
+        assert_eq!(decoder.decode(&mut input), Ok(None));
+        assert!(decoder.message.is_some() && decoder.frame.is_none() && input.is_empty());
+        input.extend_from_slice(&last);
+        let decoded = decoder.decode(&mut input);
+        assert_eq!(decoded, Ok(Some(Incoming::Text(Bytes::from_static(b"ab")))));
+        assert!(decoder.message.is_none() && decoder.frame.is_none() && input.is_empty());
+    }
+
+    #[test]
+    fn a_broken_connection_keeps_no_parts() {
+        let mut decoder = Decoder::new(Limits {
+            message_bytes_max: 100,
+            fragments_max: 2,
+        });
+        let first = client::part(false, OpCode::Text, [1; 4], b"a");
+        let mut input = BytesMut::from(&first[..]);
+        input.extend_from_slice(b"\xFF");
+        assert!(decoder.decode(&mut input).is_err());
+        assert!(decoder.message.is_none());
+    }
+}
