@@ -49,7 +49,7 @@ impl Database {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(refuse("it names no host"));
         }
-        if config.get_user().is_none() {
+        if config.get_user().is_none_or(str::is_empty) {
             return Err(refuse("it names no user"));
         }
         config.ssl_mode(match mode {
