@@ -121,11 +121,12 @@ BEGIN
         EXECUTE format('EXPLAIN UPDATE ONLY %s SET %I = DEFAULT', member.name, member.first_column);
       END IF;
     EXCEPTION
+      -- first, because 55000 catches all of its class, and these say nothing about the identity
+      WHEN lock_not_available OR object_in_use OR deadlock_detected THEN
+        RAISE;
       WHEN object_not_in_prerequisite_state OR invalid_column_reference THEN
         GET STACKED DIAGNOSTICS said = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
         RETURN concat_ws(': ', said, nullif(detail, ''));
-      WHEN lock_not_available OR deadlock_detected THEN
-        RAISE;
       WHEN OTHERS THEN
         NULL; -- some other reason (a privilege, a rule), which is no work of ours
     END;

@@ -147,8 +147,12 @@ BEGIN
     CONTINUE WHEN was = target;
     BEGIN
       PERFORM realtime.walcast_set_identity(member, target);
-    EXCEPTION WHEN wrong_object_type OR object_not_in_prerequisite_state OR feature_not_supported
-                OR invalid_column_reference THEN
+    EXCEPTION
+    -- first, because 55000 catches all of its class
+    WHEN lock_not_available OR object_in_use THEN
+      RAISE;
+    WHEN wrong_object_type OR object_not_in_prerequisite_state OR feature_not_supported
+      OR invalid_column_reference THEN
       RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
         MESSAGE = format('%s does not do as replica identity of %s: %s', wanted, member::regclass, SQLERRM),
         HINT = realtime.walcast_index_hint(relation);

@@ -1,0 +1,1 @@
+//! The statements of proto-docs/sql.md, run as they stand there.
