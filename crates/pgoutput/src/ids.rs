@@ -91,7 +91,18 @@ mod tests {
             assert_eq!(text.parse(), Ok(Lsn(value)));
             assert_eq!(Lsn(value).to_string(), text);
         }
-        for bad in ["", "/", "1/", "/1", "1", "1/2/3", "+1/2", "123456789/0", "g/0", "1/ 2"] {
+        for bad in [
+            "",
+            "/",
+            "1/",
+            "/1",
+            "1",
+            "1/2/3",
+            "+1/2",
+            "123456789/0",
+            "g/0",
+            "1/ 2",
+        ] {
             assert_eq!(bad.parse::<Lsn>(), Err(ParseLsnError), "{bad:?}");
         }
     }

@@ -60,7 +60,12 @@ impl Tuple {
 impl fmt::Debug for Tuple {
     /// The shape only: a row's values must not reach a log by way of `{:?}`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tuple({} columns, {} bytes)", self.columns, self.body.len())
+        write!(
+            f,
+            "Tuple({} columns, {} bytes)",
+            self.columns,
+            self.body.len()
+        )
     }
 }
 
