@@ -1,5 +1,6 @@
 //! The migrations and their functions against a real Postgres.
 
+mod cases;
 mod install;
 mod manual;
 mod rights;
