@@ -1,0 +1,28 @@
+//! The server: `walcast`'s own crate, where all others meet.
+//!
+//! Owns: the settings, the command line, HTTP and sockets, the metrics, and the assembly of the path
+//! from the stream to the outboxes ([`serve`] starts it, `pipeline` is it).
+//! Refuses to know: bytes of pgoutput, words of a dialect, SQL on a subscriber's behalf.
+
+mod describe;
+pub mod doctor;
+mod http;
+mod listener;
+pub mod logs;
+mod metrics;
+pub mod migrate;
+mod order;
+mod page;
+mod pipeline;
+mod plan;
+mod ready;
+pub mod serve;
+mod session;
+pub mod settings;
+mod socket;
+mod sockets;
+mod stream;
+pub mod token;
+
+/// The version and, where it is known, the commit that it was built from.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,363 @@
+//! The table subscriptions, ordered by what they ask for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use walcast_change::Shape;
+use walcast_rls::Viewer;
+
+use crate::{ConnId, Events, Filter, Outbox, SubscriptionId, Target};
+
+/// What a subscription asks for. Subscriptions of one viewer with equal specs get the same frames.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    pub target: Target,
+    pub events: Events,
+    pub filter: Option<Filter>,
+    /// The channel's name as the client wrote it; it stands in every frame.
+    pub channel: Arc<str>,
+    /// Which dialect, and which of its styles, frames are written in. Means nothing here.
+    pub format: u8,
+}
+
+/// Subscriptions that get the same frames: one viewer, one spec.
+#[derive(Debug)]
+pub struct Group {
+    pub viewer: u32,
+    pub spec: Arc<Spec>,
+    members: HashMap<SubscriptionId, Arc<Outbox>>,
+}
+
+impl Group {
+    pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+        self.members.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+/// Why a subscription can't be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AudienceError {
+    #[error("the subscription exists already")]
+    Exists,
+    #[error("there is no such subscription")]
+    Unknown,
+}
+
+/// All table subscriptions of this process. Bounded by the limits on connections and on
+/// subscriptions per connection.
+#[derive(Debug, Default)]
+pub struct Audience {
+    viewers: Viewers,
+    groups: HashMap<u32, Group>,
+    by_key: HashMap<(u32, Arc<Spec>), u32>,
+    schemas: HashMap<Arc<str>, Schema>,
+    subscriptions: HashMap<SubscriptionId, Place>,
+    connections: HashMap<ConnId, HashSet<SubscriptionId>>,
+    group_next: u32,
+}
+
+#[derive(Debug, Default)]
+struct Schema {
+    /// Groups that want every table.
+    all: HashSet<u32>,
+    tables: HashMap<Arc<str>, HashSet<u32>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    group: u32,
+    connection: ConnId,
+}
+
+impl Audience {
+    pub fn new() -> Audience {
+        Audience::default()
+    }
+
+    /// The number of subscriptions.
+    pub fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+    }
+
+    pub fn subscribe(
+        &mut self,
+        id: SubscriptionId,
+        connection: ConnId,
+        viewer: &Viewer,
+        spec: Arc<Spec>,
+        outbox: Arc<Outbox>,
+    ) -> Result<(), AudienceError> {
+        if self.subscriptions.contains_key(&id) {
+            return Err(AudienceError::Exists);
+        }
+        let group = self.join(id, viewer, spec, outbox);
+        self.subscriptions.insert(id, Place { group, connection });
+        self.connections.entry(connection).or_default().insert(id);
+        Ok(())
+    }
+
+    pub fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), AudienceError> {
+        let place = self.subscriptions.remove(&id).ok_or(AudienceError::Unknown)?;
+        if let Some(own) = self.connections.get_mut(&place.connection) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.connections.remove(&place.connection);
+            }
+        }
+        self.leave(id, place.group);
+        Ok(())
+    }
+
+    /// Ends all subscriptions of a connection.
+    pub fn disconnect(&mut self, connection: ConnId) {
+        for id in self.connections.remove(&connection).unwrap_or_default() {
+            if let Some(place) = self.subscriptions.remove(&id) {
+                self.leave(id, place.group);
+            }
+        }
+    }
+
+    /// From now on all subscriptions of a connection are judged as `viewer`.
+    pub fn set_viewer(&mut self, connection: ConnId, viewer: &Viewer) {
+        let ids: Vec<_> = self.connections.get(&connection).into_iter().flatten().copied().collect();
+        for id in ids {
+            let Some(before) = self.subscriptions.get(&id).map(|place| place.group) else {
+                continue;
+            };
+            if let Some((spec, outbox)) = self.leave(id, before) {
+                let group = self.join(id, viewer, spec, outbox);
+                if let Some(place) = self.subscriptions.get_mut(&id) {
+                    place.group = group;
+                }
+            }
+        }
+    }
+
+    /// Those who subscribed to the table of `shape`, each with a number that stays the same
+    /// while it has members.
+    pub fn groups<'a>(&'a self, shape: &Shape) -> impl Iterator<Item = (u32, &'a Group)> + 'a {
+        let schema = self.schemas.get(&shape.schema);
+        let table = schema.and_then(|schema| schema.tables.get(&shape.table));
+        let ids = schema.into_iter().flat_map(|schema| &schema.all).chain(table.into_iter().flatten());
+        ids.filter_map(|id| self.groups.get(id).map(|group| (*id, group)))
+    }
+
+    /// Every subscription's outbox; a connection with several comes several times.
+    pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+        self.groups.values().flat_map(Group::outboxes)
+    }
+
+    pub fn group(&self, id: u32) -> Option<&Group> {
+        self.groups.get(&id)
+    }
+
+    /// The viewer that [`Group::viewer`] names.
+    pub fn viewer(&self, number: u32) -> Option<&Viewer> {
+        self.viewers.get(number)
+    }
+
+    fn join(&mut self, id: SubscriptionId, viewer: &Viewer, spec: Arc<Spec>, outbox: Arc<Outbox>) -> u32 {
+        let viewer = self.viewers.enter(viewer);
+        let key = (viewer, spec);
+        if let Some(&number) = self.by_key.get(&key)
+            && let Some(group) = self.groups.get_mut(&number)
+        {
+            // The group holds its viewer once, however many its members are.
+            self.viewers.leave(viewer);
+            group.members.insert(id, outbox);
+            return number;
+        }
+        let number = self.group_next;
+        self.group_next = self.group_next.wrapping_add(1);
+        let spec = key.1.clone();
+        self.by_key.insert(key, number);
+        self.listing(&spec.target).insert(number);
+        let members = HashMap::from([(id, outbox)]);
+        self.groups.insert(number, Group { viewer, spec, members });
+        number
+    }
+
+    fn leave(&mut self, id: SubscriptionId, number: u32) -> Option<(Arc<Spec>, Arc<Outbox>)> {
+        let group = self.groups.get_mut(&number)?;
+        let outbox = group.members.remove(&id)?;
+        let spec = group.spec.clone();
+        if group.members.is_empty() {
+            let viewer = group.viewer;
+            self.groups.remove(&number);
+            self.by_key.remove(&(viewer, spec.clone()));
+            self.viewers.leave(viewer);
+            self.unlist(&spec.target, number);
+        }
+        Some((spec, outbox))
+    }
+
+    fn listing(&mut self, target: &Target) -> &mut HashSet<u32> {
+        let schema = self.schemas.entry(target.schema.clone()).or_default();
+        match &target.table {
+            None => &mut schema.all,
+            Some(table) => schema.tables.entry(table.clone()).or_default(),
+        }
+    }
+
+    fn unlist(&mut self, target: &Target, number: u32) {
+        self.listing(target).remove(&number);
+        let Some(schema) = self.schemas.get_mut(&target.schema) else { return };
+        if let Some(table) = &target.table
+            && schema.tables.get(table).is_some_and(HashSet::is_empty)
+        {
+            schema.tables.remove(table);
+        }
+        if schema.all.is_empty() && schema.tables.is_empty() {
+            self.schemas.remove(&target.schema);
+        }
+    }
+}
+
+/// Each distinct viewer once, under a number.
+#[derive(Debug, Default)]
+struct Viewers {
+    by_number: HashMap<u32, (Viewer, usize)>,
+    numbers: HashMap<Viewer, u32>,
+    next: u32,
+}
+
+impl Viewers {
+    fn enter(&mut self, viewer: &Viewer) -> u32 {
+        if let Some(&number) = self.numbers.get(viewer) {
+            if let Some((_, uses)) = self.by_number.get_mut(&number) {
+                *uses += 1;
+            }
+            return number;
+        }
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.numbers.insert(viewer.clone(), number);
+        self.by_number.insert(number, (viewer.clone(), 1));
+        number
+    }
+
+    fn leave(&mut self, number: u32) {
+        let Some((_, uses)) = self.by_number.get_mut(&number) else { return };
+        *uses -= 1;
+        if *uses == 0
+            && let Some((viewer, _)) = self.by_number.remove(&number)
+        {
+            self.numbers.remove(&viewer);
+        }
+    }
+
+    fn get(&self, number: u32) -> Option<&Viewer> {
+        self.by_number.get(&number).map(|(viewer, _)| viewer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_change::Types;
+    use walcast_pgoutput::{Relation, RelationId, ReplicaIdentity};
+
+    use super::*;
+
+    fn shape(schema: &'static str, table: &'static str) -> Shape {
+        let relation = Relation {
+            id: RelationId(1),
+            schema: schema.into(),
+            name: table.into(),
+            identity: ReplicaIdentity::Full,
+            columns: Vec::new(),
+        };
+        Shape::new(&relation, None, &Types::default())
+    }
+
+    fn viewer(claims: &str) -> Viewer {
+        Viewer { role: "authenticated".into(), claims: claims.into() }
+    }
+
+    fn spec(schema: &str, table: Option<&str>) -> Arc<Spec> {
+        Arc::new(Spec {
+            target: Target { schema: schema.into(), table: table.map(Into::into) },
+            events: Events::ALL,
+            filter: None,
+            channel: "c".into(),
+            format: 0,
+        })
+    }
+
+    fn add(audience: &mut Audience, id: u64, connection: u64, claims: &str, spec: Arc<Spec>) {
+        let outbox = Arc::new(Outbox::new(1000));
+        audience
+            .subscribe(SubscriptionId(id), ConnId(connection), &viewer(claims), spec, outbox)
+            .expect("a new subscription");
+    }
+
+    /// The claims and the number of members of every group of a table.
+    fn members(audience: &Audience, schema: &'static str, table: &'static str) -> Vec<(String, usize)> {
+        let shape = shape(schema, table);
+        let mut found: Vec<_> = audience
+            .groups(&shape)
+            .map(|(_, group)| {
+                let viewer = audience.viewer(group.viewer).expect("a group has a viewer");
+                (viewer.claims.to_string(), group.len())
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn equal_subscriptions_share_a_group_and_find_their_tables() {
+        let mut audience = Audience::new();
+        add(&mut audience, 1, 1, "a", spec("public", Some("t")));
+        add(&mut audience, 2, 2, "a", spec("public", Some("t")));
+        add(&mut audience, 3, 3, "b", spec("public", Some("t")));
+        add(&mut audience, 4, 3, "b", spec("public", None));
+        add(&mut audience, 5, 3, "b", spec("other", Some("t")));
+        let expected = [("a".into(), 2), ("b".into(), 1), ("b".into(), 1)];
+        assert_eq!(members(&audience, "public", "t"), expected);
+        assert_eq!(members(&audience, "public", "u"), [("b".into(), 1)]);
+        assert_eq!(members(&audience, "other", "t"), [("b".into(), 1)]);
+        assert_eq!(members(&audience, "nowhere", "t"), []);
+    }
+
+    #[test]
+    fn a_new_viewer_takes_all_subscriptions_of_its_connection_along() {
+        let mut audience = Audience::new();
+        add(&mut audience, 1, 1, "a", spec("public", Some("t")));
+        add(&mut audience, 2, 1, "a", spec("public", None));
+        add(&mut audience, 3, 2, "a", spec("public", Some("t")));
+        audience.set_viewer(ConnId(1), &viewer("c"));
+        let expected = [("a".into(), 1), ("c".into(), 1), ("c".into(), 1)];
+        assert_eq!(members(&audience, "public", "t"), expected);
+    }
+
+    #[test]
+    fn nothing_stays_behind() {
+        let mut audience = Audience::new();
+        for id in 0..10 {
+            add(&mut audience, id, id % 3, &(id % 2).to_string(), spec("public", Some("t")));
+        }
+        audience.unsubscribe(SubscriptionId(4)).expect("it is there");
+        assert_eq!(audience.unsubscribe(SubscriptionId(4)), Err(AudienceError::Unknown));
+        for connection in 0..3 {
+            audience.disconnect(ConnId(connection));
+        }
+        assert!(audience.is_empty());
+        assert_eq!(members(&audience, "public", "t"), []);
+        assert!(audience.groups.is_empty() && audience.by_key.is_empty() && audience.schemas.is_empty());
+        assert!(audience.viewers.numbers.is_empty() && audience.viewers.by_number.is_empty());
+        assert!(audience.connections.is_empty());
+    }
+}

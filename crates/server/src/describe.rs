@@ -1,0 +1,153 @@
+//! What the stream does not say of a table and the catalogue does: its primary key, the types
+//! that are not built in, and which events its owner wants told.
+//!
+//! Asked once for every Relation message, in the order of the stream. The catalogue may be ahead
+//! of the stream: then a type or key that is gone already counts as unknown, which costs comfort
+//! (a type's text as a string, the whole row as key), never a change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use walcast_change::{Change, Decoder, Operation, TYPES_QUERY, TypeInfo, Types};
+use walcast_hub::Events;
+use walcast_pgoutput::{Relation, RelationId};
+use walcast_source::{SourceError, connect_sql};
+
+const PRIMARY_KEY: &str = "
+    select a.attname::text
+    from pg_catalog.pg_index i
+    cross join lateral pg_catalog.unnest(i.indkey::int2[]) with ordinality as k(attnum, position)
+    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+    where i.indrelid = $1::pg_catalog.oid and i.indisprimary
+    order by k.position";
+
+/// Which events of which table: `enable_realtime`'s second argument.
+const EVENTS: &str = "
+    select relation::pg_catalog.oid, events from realtime.walcast_tables";
+
+/// The events that the owners of tables want told; a table that is not here wants all.
+/// Bounded by the number of published tables.
+pub(crate) type TableEvents = Arc<HashMap<RelationId, Events>>;
+
+/// How old [`TableEvents`] may be.
+const EVENTS_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) struct Describe {
+    url: String,
+    client: Option<Client>,
+    events: watch::Receiver<TableEvents>,
+}
+
+impl Describe {
+    pub(crate) fn new(url: String, events: watch::Receiver<TableEvents>) -> Describe {
+        Describe { url, client: None, events }
+    }
+
+    /// Takes a Relation message into `decoder`, with what the catalogue adds.
+    pub(crate) async fn relation(&mut self, relation: &Relation, decoder: &mut Decoder) {
+        // A connection that broke unnoticed fails once; the second try has a new one.
+        for last in [false, true] {
+            match self.look_up(relation, decoder.types_mut()).await {
+                Ok(primary_key) => return decoder.describe(relation, Some(&primary_key)),
+                Err(error) if last => {
+                    warn!(relation = relation.id.0, %error, "catalogue not readable; the table's key and own types count as unknown");
+                }
+                Err(_) => self.client = None,
+            }
+        }
+        decoder.describe(relation, None);
+    }
+
+    /// Whether the owner of the table wants this kind of event told.
+    pub(crate) fn publishes(&self, change: &Change) -> bool {
+        let tables = self.events.borrow();
+        let Some(events) = tables.get(&change.shape.id) else { return true };
+        events.contains(match change.operation {
+            Operation::Insert { .. } => Events::INSERT,
+            Operation::Update { .. } => Events::UPDATE,
+            Operation::Delete { .. } => Events::DELETE,
+            Operation::Truncate => Events::TRUNCATE,
+        })
+    }
+
+    async fn look_up(&mut self, relation: &Relation, types: &mut Types) -> Result<Vec<String>, DescribeError> {
+        let missing = types.missing(relation);
+        let client = self.client().await?;
+        let key = client.query(PRIMARY_KEY, &[&relation.id.0]).await?;
+        if !missing.is_empty() {
+            for row in client.query(TYPES_QUERY, &[&missing]).await? {
+                types.insert(type_info(&row)?);
+            }
+            for oid in types.missing(relation) {
+                types.insert(TypeInfo::unknown(oid));
+            }
+        }
+        key.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    async fn client(&mut self) -> Result<&Client, DescribeError> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            self.client = Some(connect_sql(&self.url, "walcast catalogue").await?);
+        }
+        Ok(self.client.as_ref().expect("it was connected just now"))
+    }
+}
+
+/// Keeps the tables' event settings fresh until `stop`.
+pub(crate) async fn watch_events(url: String, events: watch::Sender<TableEvents>, stop: CancellationToken) {
+    let mut client = None;
+    let mut failing = false;
+    loop {
+        match read_events(&url, &mut client).await {
+            Ok(tables) => {
+                failing = false;
+                events.send_if_modified(|known| {
+                    let differs = **known != tables;
+                    *known = Arc::new(tables);
+                    differs
+                });
+            }
+            Err(error) => {
+                client = None;
+                // Once for each time that it begins to fail.
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(%error, "the tables' event settings are not readable; the last ones stay in force");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EVENTS_INTERVAL) => {}
+        }
+    }
+}
+
+async fn read_events(
+    url: &str,
+    client: &mut Option<Client>,
+) -> Result<HashMap<RelationId, Events>, DescribeError> {
+    let client = match client {
+        Some(client) if !client.is_closed() => client,
+        other => other.insert(connect_sql(url, "walcast catalogue").await?),
+    };
+    let mut tables = HashMap::new();
+    for row in client.query(EVENTS, &[]).await? {
+        let names: Vec<String> = row.try_get(1)?;
+        let events = names.iter().filter_map(|name| Events::parse(name));
+        tables.insert(RelationId(row.try_get(0)?), events.fold(Events::NONE, Events::union));
+    }
+    Ok(tables)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DescribeError {
+    #[error(transparent)]
+    Connect(#[from] SourceError),
+    #[error("{}", .0.code().map_or("connection lost", |code| code.code()))]
+    Query(#[from] tokio_postgres::Error),
+}

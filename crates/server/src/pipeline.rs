@@ -1,0 +1,241 @@
+//! The whole path of a change, from the stream to the outboxes. Read this first.
+//!
+//! One task owns the stream, the decoder and the audience; nothing here is locked. It collects
+//! what has arrived into a batch, asks row-level security about the whole batch at once, publishes,
+//! and only then acknowledges. Between two batches it carries out the orders of the sessions.
+//!
+//! Order: batches are published one after the other and each in commit order, so every outbox
+//! gets its changes in the order of their cursors.
+//! Acknowledgement: an LSN goes back to Postgres when everything before it is in the outboxes.
+//! What Postgres sends again after a broken connection is recognised by its cursor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use walcast_change::{Change, Cursor, Decoder, Operation, Step};
+use walcast_hub::Audience;
+use walcast_pgoutput::{Lsn, Message};
+use walcast_protocol::{Codec, Notice};
+use walcast_rls::RowCheck;
+use walcast_source::{Event, Source, SourceError, StreamState};
+use walcast_websocket::{OpCode, frame};
+
+use crate::describe::Describe;
+use crate::metrics::Metrics;
+use crate::order::{Begin, Order};
+use crate::plan::Plan;
+
+/// How much one batch may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimits {
+    pub(crate) changes_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+/// Changes times groups of subscriptions in one batch.
+const PAIRS_MAX: usize = 50_000;
+/// Messages taken in one go before the orders get their turn.
+const MESSAGES_MAX: usize = 16_384;
+
+pub(crate) struct Pipeline<C> {
+    pub(crate) source: Source,
+    pub(crate) decoder: Decoder,
+    pub(crate) describe: Describe,
+    pub(crate) check: C,
+    pub(crate) audience: Audience,
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) codec: &'static dyn Codec,
+    pub(crate) limits: BatchLimits,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) progress: Progress,
+}
+
+/// Where the stream stands.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// The last change that was taken from the stream.
+    taken: Cursor,
+    /// Everything before this is dealt with, once the batch at hand is published.
+    finished: Option<Lsn>,
+    /// The last [`Progress::finished`] that was acknowledged.
+    acknowledged: Lsn,
+}
+
+impl Progress {
+    /// A place in the order of changes that is after all that was published and before all that
+    /// is to come. No change was seen for a while: then a byte before the next transaction can
+    /// begin, a commit record being longer than that.
+    fn cursor(&self) -> Cursor {
+        let idle = Cursor { commit_lsn: Lsn(self.acknowledged.0.saturating_sub(1)), ordinal: 0 };
+        self.taken.max(idle)
+    }
+}
+
+impl<C: RowCheck> Pipeline<C> {
+    /// Runs until `stop`, or until the stream fails for good.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        let mut state = self.source.state();
+        loop {
+            let live = matches!(*state.borrow_and_update(), StreamState::Streaming { .. });
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                order = self.orders.recv() => match order {
+                    Some(order) => self.carry_out(order, live),
+                    None => return Ok(()),
+                },
+                event = self.source.next() => {
+                    self.batch(event?).await;
+                }
+            }
+        }
+    }
+
+    /// Takes `first` and what has arrived behind it, judges, publishes, acknowledges.
+    async fn batch(&mut self, first: Event) {
+        let mut plan = Plan::default();
+        let mut next = Some(first);
+        for _ in 0..MESSAGES_MAX {
+            let Some(event) = next.take().or_else(|| self.source.try_next()) else { break };
+            self.take(event, &mut plan).await;
+            if plan.len() >= self.limits.changes_max
+                || plan.bytes() >= self.limits.bytes_max
+                || plan.pairs() >= PAIRS_MAX
+            {
+                break;
+            }
+        }
+        if !plan.is_empty() {
+            self.publish(&plan).await;
+        }
+        if let Some(lsn) = self.progress.finished.take() {
+            self.progress.acknowledged = lsn;
+            self.source.acknowledge(lsn);
+        }
+    }
+
+    async fn take(&mut self, event: Event, plan: &mut Plan) {
+        match event {
+            Event::Message(message) => self.message(message, plan).await,
+            Event::Idle(lsn) => {
+                if !self.decoder.in_transaction() {
+                    self.progress.finished = Some(lsn);
+                }
+            }
+            Event::Restarted => self.decoder.restart(),
+            Event::Gap(gap) => self.gap(&gap),
+        }
+    }
+
+    async fn message(&mut self, message: Message, plan: &mut Plan) {
+        if let Message::Relation(relation) = &message {
+            self.check.invalidate();
+            self.describe.relation(relation, &mut self.decoder).await;
+            return;
+        }
+        match self.decoder.step(message) {
+            Ok(Step::Nothing | Step::Logical(_)) => {}
+            Ok(Step::Change(change)) => self.change(change, plan),
+            Ok(Step::Truncate(changes)) => {
+                for change in changes {
+                    self.change(change, plan);
+                }
+            }
+            Ok(Step::Commit(commit)) => {
+                self.progress.finished = Some(commit.end_lsn);
+                self.metrics.transactions.inc();
+            }
+            Err(error) => {
+                error!(%error, "a message of the stream makes no sense; starting the stream anew");
+                self.decoder.restart();
+                self.source.restart(error);
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change, plan: &mut Plan) {
+        if change.cursor <= self.progress.taken {
+            self.metrics.repeated.inc();
+            return;
+        }
+        self.progress.taken = change.cursor;
+        self.metrics.change(&change);
+        if !self.audience.is_empty() && self.describe.publishes(&change) {
+            plan.add(change, &self.audience);
+        }
+    }
+
+    async fn publish(&mut self, plan: &Plan) {
+        let answers = self.check.check(&plan.batch).await;
+        let truncations = self.judge_truncations(plan).await;
+        let published = plan.publish(&answers, &truncations, &self.audience, self.codec);
+        self.metrics.published(published);
+        if let Some(last) = plan.last() {
+            self.metrics.reached(last);
+        }
+    }
+
+    async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<bool>> {
+        let mut allowed = HashMap::new();
+        for (at, change, viewers) in plan.truncations() {
+            debug_assert!(matches!(change.operation, Operation::Truncate));
+            let viewers: Vec<_> =
+                viewers.iter().filter_map(|number| self.audience.viewer(*number).cloned()).collect();
+            allowed.insert(at, self.check.table(&change.shape, &viewers).await);
+        }
+        allowed
+    }
+
+    /// Changes were lost before they came here. Nobody may be left to believe otherwise.
+    fn gap(&mut self, gap: &walcast_source::Gap) {
+        warn!(reason = gap.reason.name(), "changes were lost; telling all subscribers");
+        self.decoder.restart();
+        self.progress = Progress::default();
+        let mut payload = Vec::new();
+        self.codec.notice(&Notice::Gap { reason: gap.reason.name() }, &mut payload);
+        let frame = frame(OpCode::Text, &payload);
+        for outbox in self.audience.outboxes() {
+            outbox.push(frame.clone());
+        }
+    }
+
+    fn carry_out(&mut self, order: Order, live: bool) {
+        match order {
+            Order::Subscribe(begin) => self.begin(begin, live),
+            Order::Unsubscribe(id, done) => {
+                // It may be gone already: the client's connection ended meanwhile.
+                let _ = self.audience.unsubscribe(id);
+                let _ = done.send(());
+            }
+            Order::SetViewer(connection, viewer, done) => {
+                self.audience.set_viewer(connection, &viewer);
+                let _ = done.send(());
+            }
+            Order::Disconnect(connection) => self.audience.disconnect(connection),
+        }
+        self.metrics.subscriptions.set(self.audience.len() as i64);
+    }
+
+    /// Subscribed means subscribed: while there is no stream, `done` is dropped unanswered.
+    fn begin(&mut self, begin: Begin, live: bool) {
+        if !live || begin.done.is_closed() {
+            return;
+        }
+        let Begin { id, connection, viewer, spec, outbox, acknowledge, done } = begin;
+        // The acknowledgement goes first, so that no change can stand before it.
+        if !outbox.push(acknowledge(self.progress.cursor())) {
+            return;
+        }
+        match self.audience.subscribe(id, connection, &viewer, spec, outbox) {
+            Ok(()) => {
+                if done.send(()).is_err() {
+                    let _ = self.audience.unsubscribe(id);
+                }
+            }
+            Err(error) => info!(%error, "subscription refused"),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `walcast serve`: everything assembled, run, and stopped in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+use walcast_auth::Verifier;
+use walcast_change::{Decoder, Types};
+use walcast_hub::{Audience, Closing, ConnectionLimits, Connections};
+use walcast_protocol::{Codec, Native};
+use walcast_rls::{Access, CheckConfig, Connector, PostgresCheck};
+use walcast_source::{LostSlot, SlotKind, SlotName, Source, SourceConfig, connect_sql};
+
+use crate::describe::{Describe, watch_events};
+use crate::http::{Context, routes};
+use crate::listener::{Listener, tls};
+use crate::metrics::Metrics;
+use crate::migrate::migrate;
+use crate::order::ORDERS_MAX;
+use crate::page::Page;
+use crate::pipeline::{BatchLimits, Pipeline, Progress};
+use crate::ready::Readiness;
+use crate::session::{SessionSettings, Shared};
+use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
+use crate::socket::SocketSettings;
+use crate::sockets::Sockets;
+
+/// Why the server can't run; each says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    #[error(transparent)]
+    Settings(#[from] crate::settings::SettingsError),
+    #[error(transparent)]
+    Auth(#[from] walcast_auth::SetupError),
+    #[error(transparent)]
+    Source(#[from] walcast_source::SourceError),
+    #[error(transparent)]
+    Migrate(#[from] crate::migrate::MigrateError),
+    #[error(transparent)]
+    Check(#[from] walcast_rls::RlsError),
+    #[error("can't listen on {address}: {source} (setting listen)")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Tls(#[from] crate::listener::TlsError),
+    #[error(transparent)]
+    Page(#[from] crate::page::PageError),
+}
+
+static NATIVE: Native = Native;
+const CODEC: &dyn Codec = &NATIVE;
+
+/// Serves until `stop`. What fails before the first change flows is an error; later, the server
+/// stays up, tries again and says so at `/ready`.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
+    let metrics = Metrics::new();
+    let verifier = Arc::new(Verifier::new(config.auth()?)?);
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(cert), Some(key)) => Some(tls(cert, key)?),
+        _ => None,
+    };
+    let page = match config.page {
+        true => Some(Page::new(config.sample_users_file.as_deref())?),
+        false => None,
+    };
+    // First the port: if it is taken, nothing is done to the database.
+    let socket = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| ServeError::Listen { address: config.listen, source })?;
+    let database_url = config.database()?.expose().to_owned();
+    if config.migrate_on_start {
+        apply_migrations(&database_url).await?;
+    }
+    let source = Source::prepare(source_config(&config)?, stop.child_token())?;
+    let check_config = check_config(&config)?;
+    let check = PostgresCheck::connect(check_config.clone()).await?;
+    let access = Access::connect(check_config).await?;
+
+    let tasks = TaskTracker::new();
+    let (orders, orders_taken) = mpsc::channel(ORDERS_MAX);
+    let readiness = Readiness {
+        state: source.state(),
+        progress: source.progress(),
+        check: check.counters(),
+    };
+    let (events, events_watched) = tokio::sync::watch::channel(Arc::default());
+    tasks.spawn(watch_events(database_url.clone(), events, stop.child_token()));
+    tasks.spawn(walcast_auth::refresh_jwks(verifier.clone(), stop.child_token()));
+    let connections = Connections::new(ConnectionLimits {
+        total_max: config.connections_max,
+        per_user_max: config.connections_per_user_max,
+        per_address_max: config.connections_per_address_max,
+    });
+    let session_settings = session_settings(&config);
+    let shared =
+        Shared::new(verifier, access, orders, connections, metrics.clone(), session_settings);
+    let sockets = Arc::new(Sockets::default());
+    // Sockets end after the pipeline has stopped, and are told why.
+    let stop_listening = stop.child_token();
+    let context = Arc::new(Context {
+        shared: Arc::new(shared),
+        metrics: metrics.clone(),
+        readiness,
+        page,
+        codec: CODEC,
+        socket: SocketSettings {
+            message_bytes_max: config.message_bytes_max,
+            write_timeout: config.write_timeout,
+        },
+        sockets: sockets.clone(),
+        allowed_origins: config.allowed_origins.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        tasks: tasks.clone(),
+        stop: stop_listening.clone(),
+    });
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let listener = Listener {
+        tls,
+        handshake_timeout: config.handshake_timeout,
+        pending_max: PENDING_MAX,
+        tasks: tasks.clone(),
+        stop: stop_listening,
+    };
+    let address = socket.local_addr().unwrap_or(config.listen);
+    let listening = tokio::spawn(listener.run(socket, warp::service(routes(context))));
+    info!(%address, version = crate::VERSION, "listening");
+    info!("open {scheme}://{address}/ to look at it, /ready and /metrics to watch it");
+
+    let pipeline = Pipeline {
+        source,
+        decoder: Decoder::new(Types::default()),
+        describe: Describe::new(database_url, events_watched),
+        check,
+        audience: Audience::new(),
+        orders: orders_taken,
+        codec: CODEC,
+        limits: BatchLimits {
+            changes_max: config.batch_changes_max,
+            bytes_max: config.batch_bytes_max,
+        },
+        metrics,
+        progress: Progress::default(),
+    };
+    let ended = pipeline.run(stop.clone()).await;
+    stop.cancel();
+    let _ = listening.await;
+    farewell(&sockets, &tasks, config.shutdown_timeout).await;
+    match ended {
+        Err(walcast_source::SourceError::Stopped) | Ok(()) => Ok(()),
+        Err(error) => {
+            error!(%error, "the stream ended");
+            Err(error.into())
+        }
+    }
+}
+
+/// Connections that have not become a WebSocket yet, in all.
+const PENDING_MAX: usize = 4096;
+
+async fn farewell(sockets: &Sockets, tasks: &TaskTracker, patience: Duration) {
+    let open = sockets.close_all(Closing::Shutdown);
+    if open > 0 {
+        info!(connections = open, "telling clients to come back later");
+    }
+    tasks.close();
+    if timeout(patience, tasks.wait()).await.is_err() {
+        warn!(left = tasks.len(), "some connections did not end in time (setting shutdown_timeout)");
+    }
+}
+
+async fn apply_migrations(database_url: &str) -> Result<(), ServeError> {
+    let mut client = connect_sql(database_url, "walcast migrate").await?;
+    migrate(&mut client).await?;
+    Ok(())
+}
+
+/// How the stream is read.
+pub(crate) fn source_config(config: &Config) -> Result<SourceConfig, ServeError> {
+    let name = SlotName::new(config.slot_name.clone())?;
+    let slot = match config.slot_mode {
+        SlotMode::Durable => SlotKind::Durable(name),
+        SlotMode::Temporary => SlotKind::Temporary(name),
+    };
+    let mut source =
+        SourceConfig::new(config.database()?.expose(), config.publication.clone(), slot);
+    source.lost_slot = match config.lost_slot_action {
+        LostSlotAction::Recreate => LostSlot::Recreate,
+        LostSlotAction::Wait => LostSlot::Wait,
+    };
+    source.message_bytes_max = config.change_bytes_max;
+    source.wal_budget_bytes = config.wal_budget.map(|bytes| bytes as u64);
+    Ok(source)
+}
+
+/// How rows are judged.
+pub(crate) fn check_config(config: &Config) -> Result<CheckConfig, ServeError> {
+    let url = match config.rls_url() {
+        Some(url) => url.expose().to_owned(),
+        None => config.database()?.expose().to_owned(),
+    };
+    let connector = Connector::new(move || {
+        let url = url.clone();
+        async move { connect_sql(&url, "walcast checks").await }
+    });
+    let mut check = CheckConfig::new(connector);
+    check.connections = config.rls_connections;
+    check.statement_timeout = config.rls_statement_timeout;
+    check.allowed_roles = Some(config.allowed_roles.clone());
+    check.publication = config.publication.clone();
+    Ok(check)
+}
+
+fn session_settings(config: &Config) -> SessionSettings {
+    SessionSettings {
+        subscriptions_max: config.subscriptions_per_connection_max,
+        messages_per_minute_max: u32::try_from(config.messages_per_minute_max).unwrap_or(u32::MAX),
+        outbox_bytes_max: config.outbox_bytes_max,
+        idle_timeout: config.idle_timeout,
+        ping_interval: config.ping_interval,
+        handshake_timeout: config.handshake_timeout,
+        expiry_warning: config.token_expiry_warning,
+        leeway: config.jwt_leeway,
+        downgrade: config.expired_token_action == ExpiredTokenAction::Downgrade,
+    }
+}
