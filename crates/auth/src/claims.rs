@@ -192,7 +192,12 @@ mod tests {
 
     #[test]
     fn a_role_is_found_by_name_or_by_path() {
-        let cases: &[(&str, &str, Result<Option<&str>, AuthError>)] = &[
+        type Case = (
+            &'static str,
+            &'static str,
+            Result<Option<&'static str>, AuthError>,
+        );
+        let cases: &[Case] = &[
             (r#"{"role":"a"}"#, "role", Ok(Some("a"))),
             (r#"{"role":"a"}"#, "app.role", Ok(None)),
             (r#"{"app":{"role":"a"}}"#, "app.role", Ok(Some("a"))),

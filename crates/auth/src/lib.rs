@@ -26,6 +26,7 @@ mod jwks;
 mod key;
 mod key_set;
 mod role;
+mod sign;
 mod token;
 mod verifier;
 
@@ -35,4 +36,5 @@ pub use identity::Identity;
 pub use jwks::{JwksStatus, refresh_jwks};
 pub use key::SECRET_BYTES_MIN;
 pub use role::is_usable_role;
+pub use sign::sign_hs256;
 pub use verifier::{TOKEN_BYTES_MAX, Verifier};
