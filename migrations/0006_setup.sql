@@ -60,6 +60,7 @@ BEGIN
         format('GRANT CREATE ON DATABASE %I TO %I; then run walcast migrate again', current_database(), current_user);
       RETURN;
     END IF;
+    COMMENT ON SCHEMA auth IS 'walcast: who is asking, for policies';
     RETURN QUERY SELECT 'created', 'schema auth', NULL;
   END IF;
   FOR helper IN
