@@ -11,6 +11,7 @@
 //! - Values stay slices of the WAL message until [`write_record`] writes them.
 //! - A value that Postgres did not send is [`Cell::Missing`], never null.
 
+mod builtin;
 mod change;
 mod column_set;
 mod cursor;
@@ -18,13 +19,15 @@ mod decoder;
 mod json;
 mod row;
 mod shape;
+mod type_info;
 mod types;
 
 pub use change::{Change, Operation};
 pub use column_set::ColumnSet;
 pub use cursor::{Cursor, ParseCursorError};
 pub use decoder::{ChangeError, Decoder, Step};
-pub use json::{write_record, write_string};
+pub use json::{unchanged, write_cell, write_record, write_string};
 pub use row::{Cell, Row};
 pub use shape::{Column, Shape};
-pub use types::{JsonType, TypeInfo, TypeKind, Types};
+pub use type_info::{TYPES_QUERY, TypeInfo, TypeKind};
+pub use types::{JsonType, Types};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use walcast_pgoutput::{Relation, RelationId, ReplicaIdentity};
 
+use crate::types::json_key;
 use crate::{ColumnSet, JsonType, Types};
 
 /// A table's name and columns. A new one is made for every Relation message.
@@ -87,11 +88,4 @@ fn key(columns: &[Column], primary_key: Option<&[String]>) -> ColumnSet {
 
 fn text(bytes: &[u8]) -> Arc<str> {
     String::from_utf8_lossy(bytes).into()
-}
-
-fn json_key(name: &str) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(name.len() + 3);
-    crate::json::write_string(name.as_bytes(), &mut out);
-    out.push(b':');
-    out.into_boxed_slice()
 }
