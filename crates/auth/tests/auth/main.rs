@@ -4,5 +4,7 @@
 mod algorithms;
 mod attacks;
 mod claims;
+mod documentation;
+mod https;
 mod jwks;
 mod tokens;
