@@ -1,0 +1,53 @@
+//! Whom may a row be shown to? Row-level security, decided by Postgres itself.
+//!
+//! Owns: the only SQL that runs on a subscriber's behalf; what the catalogue says of tables, roles
+//! and policies, and how fresh that is.
+//! Refuses to know: sockets, subscriptions, filters, JSON, where the changes come from.
+//!
+//! The question is always: would this role, with these claims, see this row if it were in the table
+//! now? The policies run over the row as it was in the change, as the subscriber's role.
+//!
+//! Invariants:
+//! - Denied is the default. Whatever fails (an error, a timeout, a lost session, a row that is not
+//!   known well enough) is not visible, is counted, and costs no other row or viewer anything.
+//! - A verdict comes from policies that the catalogue has confirmed in the same exchange. Only the
+//!   knowledge that no policies apply may be older, by [`CheckConfig::staleness_max`] at most.
+//! - No row value and no claim is in an error, a log line or a `Debug` text.
+//! - Every verdict is reached in a transaction of its viewer that is rolled back, and counts only
+//!   if the role and the claims were still in force at its end.
+//!
+//! Flow: [`RowCheck::check`] → `cache` (rules by table and role, from `catalogue`) → `plan` (what
+//! needs a statement) → `session` and `run` (who runs what, what to do about failures) → `lane`
+//! (statements on the wire). `policy` writes the statements. Other ways to judge, which need not
+//! ask Postgres for each image, belong between `cache` and `plan`.
+
+mod access;
+mod breaker;
+mod cache;
+mod catalogue;
+mod check;
+mod config;
+mod connector;
+mod counters;
+mod lane;
+mod literal;
+mod names;
+mod plan;
+mod policy;
+mod report;
+mod role;
+mod rules;
+mod run;
+mod search_path;
+mod session;
+mod snapshot;
+mod unit;
+mod viewer;
+
+pub use access::{Access, AccessError, Denial};
+pub use check::PostgresCheck;
+pub use config::CheckConfig;
+pub use connector::{ConnectError, Connector};
+pub use counters::{Counters, Counts, Tier, TierCounts};
+pub use role::Refusal;
+pub use viewer::{Answers, Batch, Question, RowCheck, Verdict, Version, Viewer};

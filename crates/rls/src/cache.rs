@@ -1,0 +1,191 @@
+//! The rules read so far, and how fresh they are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio_postgres::Error;
+use tracing::{info, warn};
+
+use crate::CheckConfig;
+use crate::catalogue;
+use crate::lane::Lane;
+use crate::names::Names;
+use crate::role;
+use crate::rules::{Rules, Standing};
+
+type Pair = (u32, Arc<str>);
+
+/// Rules by (table, role). Bounded: when full, all are read anew.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    rules: Mutex<HashMap<Pair, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    rules: Arc<Rules>,
+    /// When the catalogue last said the same.
+    confirmed: Instant,
+}
+
+const RULES_MAX: usize = 10_000;
+/// Pairs asked about in one statement.
+const PAIRS_MAX: usize = 500;
+
+impl Cache {
+    pub(crate) fn get(&self, relation: u32, role: &Arc<str>) -> Option<(Arc<Rules>, Instant)> {
+        let rules = self.rules.lock();
+        rules
+            .get(&(relation, role.clone()))
+            .map(|entry| (entry.rules.clone(), entry.confirmed))
+    }
+
+    pub(crate) fn clear(&self) {
+        self.rules.lock().clear();
+    }
+
+    /// `read_at`: a moment before the rules were read.
+    fn insert(&self, rules: Arc<Rules>, read_at: Instant) {
+        let mut cached = self.rules.lock();
+        if cached.len() >= RULES_MAX {
+            cached.clear();
+        }
+        let pair = (rules.relation, rules.role.clone());
+        cached.insert(
+            pair,
+            Entry {
+                rules,
+                confirmed: read_at,
+            },
+        );
+    }
+
+    /// Compares with what the catalogue says now. True if all are as they were; those that aren't
+    /// are forgotten.
+    pub(crate) fn confirm(
+        &self,
+        asked: &[Arc<Rules>],
+        digests: &[Option<String>],
+        at: Instant,
+    ) -> bool {
+        let mut cached = self.rules.lock();
+        let mut same = asked.len() == digests.len();
+        for (rules, digest) in asked.iter().zip(digests) {
+            let pair = (rules.relation, rules.role.clone());
+            if digest.as_deref().unwrap_or_default() == rules.digest {
+                let entry = cached
+                    .get_mut(&pair)
+                    .filter(|entry| entry.rules.id == rules.id);
+                if let Some(entry) = entry {
+                    entry.confirmed = entry.confirmed.max(at);
+                }
+            } else {
+                same = false;
+                cached.remove(&pair);
+            }
+        }
+        same
+    }
+
+    fn all(&self) -> Vec<Arc<Rules>> {
+        self.rules
+            .lock()
+            .values()
+            .map(|entry| entry.rules.clone())
+            .collect()
+    }
+
+    /// Reads what the catalogue says of a table and a role.
+    pub(crate) async fn load(
+        &self,
+        lane: &Lane,
+        config: &CheckConfig,
+        relation: u32,
+        role: &Arc<str>,
+    ) -> Result<Arc<Rules>, Error> {
+        let read_at = Instant::now();
+        let facts = match role::check_name(role, config) {
+            Ok(()) => catalogue::read(&lane.client, relation, role).await?,
+            Err(_) => None,
+        };
+        let mut shadowed = false;
+        if let Some(facts) = facts.as_ref().filter(|facts| facts.policies_apply) {
+            let searched = lane.searched(role);
+            shadowed = searched.catalog_late;
+            for qual in facts
+                .policies
+                .iter()
+                .filter_map(|policy| policy.qual.as_ref())
+            {
+                shadowed |= match Names::of(qual) {
+                    Some(names) => {
+                        catalogue::is_shadowed(&lane.client, &names, &searched.schemas).await?
+                    }
+                    None => true,
+                };
+            }
+        }
+        let rules = Arc::new(Rules::new(relation, role, facts, shadowed, config));
+        log(&rules);
+        self.insert(rules.clone(), read_at);
+        Ok(rules)
+    }
+}
+
+fn log(rules: &Rules) {
+    match &rules.standing {
+        Standing::Refused(refusal) => {
+            // `check_name` refuses without looking, so the name may be anything.
+            let role: String = rules.role.chars().take(63).collect();
+            warn!(role = ?role, reason = %refusal, "role refused");
+        }
+        standing => {
+            let by = match standing {
+                Standing::Policies(policies) if policies.shadowed => "policies, names shadowed",
+                Standing::Policies(_) => "policies",
+                Standing::Privileges => "privileges",
+                _ => "nothing visible",
+            };
+            info!(relation = rules.relation, role = %rules.role, by, "read the rules");
+        }
+    }
+}
+
+/// Reads the digests again and again, so that tables without policies need no query on their way.
+/// Ends when dropped.
+pub(crate) async fn keep_fresh(cache: Arc<Cache>, config: Arc<CheckConfig>) {
+    let interval = config.staleness_max / 2;
+    let mut lane: Option<Lane> = None;
+    loop {
+        tokio::time::sleep(interval.max(Duration::from_millis(10))).await;
+        let rules = cache.all();
+        if rules.is_empty() {
+            continue;
+        }
+        if lane.as_ref().is_none_or(Lane::is_closed) {
+            lane = Lane::open(&config, None).await.ok();
+        }
+        let Some(open) = &lane else { continue };
+        for rules in rules.chunks(PAIRS_MAX) {
+            if confirm(open, &cache, rules).await.is_err() {
+                lane = None; // its rules grow old, and the checks ask for themselves
+                break;
+            }
+        }
+    }
+}
+
+/// Asks whether the rules still hold.
+pub(crate) async fn confirm(
+    lane: &Lane,
+    cache: &Cache,
+    rules: &[Arc<Rules>],
+) -> Result<bool, Error> {
+    let at = Instant::now();
+    let relations: Vec<u32> = rules.iter().map(|rules| rules.relation).collect();
+    let roles: Vec<&str> = rules.iter().map(|rules| &*rules.role).collect();
+    let current = lane.current(&relations, &roles).await?;
+    Ok(cache.confirm(rules, &current.digests, at))
+}

@@ -1,0 +1,333 @@
+//! Postgres as the judge: a batch in, verdicts out.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tracing::warn;
+use walcast_change::Shape;
+
+use crate::breaker::Breaker;
+use crate::cache::{self, Cache};
+use crate::lane::Current;
+use crate::plan::Plan;
+use crate::report::Reporter;
+use crate::rules::Rules;
+use crate::run::Front;
+use crate::session::{Share, Slot};
+use crate::snapshot::Snapshot;
+use crate::{Answers, Batch, CheckConfig, ConnectError, Counters, RowCheck, Tier, Verdict, Viewer};
+
+/// Judges rows by running the tables' policies over their images, as the viewers' roles.
+pub struct PostgresCheck {
+    config: Arc<CheckConfig>,
+    slots: Vec<Slot>,
+    cache: Arc<Cache>,
+    breaker: Mutex<Breaker>,
+    reporter: Reporter,
+    counters: Arc<Counters>,
+    refresher: JoinHandle<()>,
+}
+
+/// Times that a batch is begun anew because the catalogue changes under it.
+const ATTEMPTS_MAX: usize = 10;
+
+/// Why an attempt has to be repeated.
+enum Again {
+    /// Policies, grants or tables have changed.
+    Changed,
+    /// A transaction of the batch is not visible yet.
+    Unseen(Snapshot),
+    /// No session.
+    Disconnected,
+}
+
+impl PostgresCheck {
+    /// Opens the first session, to see that it works; the others come when they are needed.
+    pub async fn connect(config: CheckConfig) -> Result<PostgresCheck, ConnectError> {
+        let config = Arc::new(config);
+        let mut slots: Vec<Slot> = (0..config.connections.max(1))
+            .map(|_| Slot::default())
+            .collect();
+        if let Some(slot) = slots.first_mut() {
+            slot.open(&config).await?;
+        }
+        let cache = Arc::new(Cache::default());
+        let counters = Arc::new(Counters::default());
+        Ok(PostgresCheck {
+            refresher: tokio::spawn(cache::keep_fresh(cache.clone(), config.clone())),
+            config,
+            slots,
+            cache,
+            breaker: Mutex::default(),
+            reporter: Reporter::new(counters.clone()),
+            counters,
+        })
+    }
+
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    async fn judge(&mut self, batch: &Batch) -> Answers {
+        let started = Instant::now();
+        let mut unseen = HashSet::new();
+        let mut attempts = 0;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let again = match self.attempt(batch, &unseen).await {
+                Ok(answers) => return answers,
+                Err(again) => again,
+            };
+            match again {
+                Again::Changed => {
+                    self.counters.reload();
+                    self.breaker.lock().reset();
+                    attempts += 1;
+                    if attempts >= ATTEMPTS_MAX {
+                        return self.deny(batch, "changing");
+                    }
+                }
+                Again::Unseen(snapshot) if started.elapsed() >= self.config.visibility_wait => {
+                    unseen.extend(
+                        batch
+                            .questions
+                            .iter()
+                            .filter_map(|question| question.xid)
+                            .filter(|xid| !snapshot.sees(*xid)),
+                    );
+                }
+                Again::Unseen(_) => {
+                    self.counters.wait();
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+                Again::Disconnected if started.elapsed() >= self.config.reconnect_for => {
+                    return self.deny(batch, "connection");
+                }
+                Again::Disconnected => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn deny(&self, batch: &Batch, kind: &str) -> Answers {
+        let verdicts = batch
+            .questions
+            .iter()
+            .map(|question| question.viewers.len())
+            .sum();
+        self.counters.errors(kind, verdicts);
+        warn!(
+            kind,
+            verdicts, "rows are not visible because they could not be judged"
+        );
+        Answers::hidden(batch)
+    }
+
+    async fn attempt(
+        &mut self,
+        batch: &Batch,
+        unseen: &HashSet<walcast_pgoutput::Xid>,
+    ) -> Result<Answers, Again> {
+        let now = Instant::now();
+        let rules = self.rules(batch).await?;
+        let mut plan = Plan::new(batch, unseen);
+        for (at, question) in batch.questions.iter().enumerate() {
+            for (nth, viewer) in question.viewers.iter().enumerate() {
+                let place = (at, nth);
+                let Some(asking) = batch.viewers.get(*viewer as usize) else {
+                    continue;
+                };
+                let Some((rules, confirmed)) =
+                    rules.get(&(question.row.shape().id.0, asking.role.clone()))
+                else {
+                    continue;
+                };
+                let fresh = now.duration_since(*confirmed) < self.config.staleness_max;
+                let closed = self.breaker.lock().denies(rules.relation, asking, now);
+                plan.ask(place, *viewer, rules, fresh, closed);
+            }
+        }
+        self.carry_out(plan.finish()).await
+    }
+
+    /// The rules of all tables and roles of the batch.
+    async fn rules(
+        &mut self,
+        batch: &Batch,
+    ) -> Result<HashMap<(u32, Arc<str>), (Arc<Rules>, Instant)>, Again> {
+        let mut found = HashMap::new();
+        for question in &batch.questions {
+            let relation = question.row.shape().id.0;
+            let mut last: Option<&Arc<str>> = None;
+            for viewer in &question.viewers {
+                let Some(viewer) = batch.viewers.get(*viewer as usize) else {
+                    continue;
+                };
+                if last == Some(&viewer.role)
+                    || found.contains_key(&(relation, viewer.role.clone()))
+                {
+                    last = Some(&viewer.role);
+                    continue;
+                }
+                let rules = self.rules_of(relation, &viewer.role).await?;
+                found.insert((relation, viewer.role.clone()), rules);
+                last = Some(&viewer.role);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn rules_of(
+        &mut self,
+        relation: u32,
+        role: &Arc<str>,
+    ) -> Result<(Arc<Rules>, Instant), Again> {
+        if let Some(found) = self.cache.get(relation, role) {
+            return Ok(found);
+        }
+        let read_at = Instant::now();
+        let slot = self.slots.first_mut().ok_or(Again::Disconnected)?;
+        let lane = slot
+            .open(&self.config)
+            .await
+            .map_err(|_| Again::Disconnected)?;
+        match self.cache.load(lane, &self.config, relation, role).await {
+            Ok(rules) => Ok((rules, read_at)),
+            Err(error) => {
+                self.reporter.catalogue(&error);
+                Err(Again::Disconnected)
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, plan: Plan<'_>) -> Result<Answers, Again> {
+        let Plan {
+            mut answers,
+            units,
+            confirm,
+            xids,
+            counts,
+            ..
+        } = plan;
+        counts.enter(&self.counters);
+        if confirm.is_empty() {
+            return Ok(answers);
+        }
+        let started = Instant::now();
+        let cache = &self.cache;
+        let refused: Mutex<Option<Again>> = Mutex::default();
+        let holds = |current: &Current| {
+            let again = if !cache.confirm(&confirm, &current.digests, started) {
+                Again::Changed
+            } else if let Some(snapshot) = current
+                .snapshot
+                .as_ref()
+                .filter(|snapshot| !xids.iter().all(|xid| snapshot.sees(*xid)))
+            {
+                Again::Unseen(snapshot.clone())
+            } else {
+                return true;
+            };
+            *refused.lock() = Some(again);
+            false
+        };
+        let front = Front {
+            rules: &confirm,
+            holds: &holds,
+        };
+        let work = Share {
+            config: &self.config,
+            breaker: &self.breaker,
+            front: &front,
+        };
+        let count = units.len();
+        let lanes = self.slots.len().min(count).max(1);
+        let mut units = units.into_iter();
+        let work = &work;
+        let shares = self
+            .slots
+            .iter_mut()
+            .take(lanes)
+            .enumerate()
+            .map(|(at, slot)| {
+                let share = count * (at + 1) / lanes - count * at / lanes;
+                let share: Vec<_> = units.by_ref().take(share).collect();
+                work.run(slot, share)
+            });
+        let shares: Vec<_> = shares.collect();
+        let mut judged = Vec::new();
+        for share in join_all(shares).await {
+            judged.push(share.ok_or_else(|| refused.lock().take().unwrap_or(Again::Disconnected))?);
+        }
+        let tiers = self.enter(judged, &mut answers);
+        for tier in tiers {
+            self.counters.time(tier, started.elapsed());
+        }
+        Ok(answers)
+    }
+
+    fn enter(&self, reports: Vec<crate::run::Report<'_>>, answers: &mut Answers) -> HashSet<Tier> {
+        let mut tiers = HashSet::new();
+        for report in reports {
+            for (unit, visible) in report.judged {
+                let tier = unit.tier();
+                tiers.insert(tier);
+                for (ask, visible) in unit.asks.iter().zip(visible) {
+                    self.counters.verdicts(tier, visible, 1);
+                    if visible {
+                        answers.set(ask.question, ask.nth, Verdict::Visible(ask.visible.clone()));
+                    }
+                }
+            }
+            for ask in report.unknown {
+                self.counters.unknown(1);
+                answers.set(ask.question, ask.nth, Verdict::Unknown);
+            }
+            for (unit, failure) in report.failed {
+                self.reporter.failed(&unit, &failure);
+            }
+        }
+        tiers
+    }
+}
+
+impl RowCheck for PostgresCheck {
+    async fn check(&mut self, batch: &Batch) -> Answers {
+        if batch.questions.is_empty() {
+            return Answers::hidden(batch);
+        }
+        self.counters.batch();
+        self.judge(batch).await
+    }
+
+    async fn table(&mut self, shape: &Arc<Shape>, viewers: &[Viewer]) -> Vec<bool> {
+        let started = Instant::now();
+        let mut heard = Vec::with_capacity(viewers.len());
+        self.cache.clear(); // rare, and so never stale
+        for viewer in viewers {
+            let rules = loop {
+                match self.rules_of(shape.id.0, &viewer.role).await {
+                    Ok((rules, _)) => break Some(rules),
+                    Err(_) if started.elapsed() >= self.config.reconnect_for => break None,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            };
+            heard.push(rules.is_some_and(|rules| rules.may_hear(shape)));
+        }
+        heard
+    }
+
+    fn invalidate(&mut self) {
+        self.cache.clear();
+    }
+}
+
+impl Drop for PostgresCheck {
+    fn drop(&mut self) {
+        self.refresher.abort();
+    }
+}

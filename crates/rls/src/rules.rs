@@ -1,0 +1,198 @@
+//! What decides what one role may see of one table, ready to be applied to rows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use walcast_change::{Cell, ColumnSet, Row, Shape};
+
+use crate::catalogue::Facts;
+use crate::policy::Policies;
+use crate::role::{self, Refusal};
+use crate::{CheckConfig, literal};
+
+/// The rules of one (table, role), as of one moment.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Different for every reading, so that prepared statements of an older one are not used.
+    pub(crate) id: u64,
+    pub(crate) relation: u32,
+    pub(crate) role: Arc<str>,
+    /// Empty for a table or role that does not exist.
+    pub(crate) digest: String,
+    pub(crate) standing: Standing,
+    /// As the catalogue names it, for logs.
+    table: String,
+    columns: Vec<Column>,
+    fits: Mutex<Fits>,
+}
+
+/// What there is to do for a row.
+#[derive(Debug)]
+pub(crate) enum Standing {
+    /// The role is not judged for at all.
+    Refused(Refusal),
+    /// No such table, no USAGE on its schema, or no policy that lets anything through.
+    Nothing,
+    /// No policies apply: the columns alone decide.
+    Privileges,
+    Policies(Box<Policies>),
+}
+
+#[derive(Debug)]
+struct Column {
+    name: String,
+    selectable: bool,
+}
+
+/// How a shape of the stream lies on the table's columns of today.
+#[derive(Debug)]
+pub(crate) struct Fit {
+    /// For each column of the table its place in the shape.
+    places: Vec<Option<usize>>,
+    /// What the role may see, in the shape's numbering. `None`: no column of the key, so no row.
+    pub(crate) visible: Option<Arc<ColumnSet>>,
+}
+
+/// A table has one shape at a time; a few while it changes.
+const FITS_MAX: usize = 8;
+type Fits = Vec<(Arc<Shape>, Arc<Fit>)>;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl Rules {
+    pub(crate) fn new(
+        relation: u32,
+        role: &Arc<str>,
+        facts: Option<Facts>,
+        shadowed: bool,
+        config: &CheckConfig,
+    ) -> Rules {
+        let (digest, table, columns) = match &facts {
+            Some(facts) => (
+                facts.digest.clone(),
+                format!("{}.{}", facts.schema, facts.table),
+                columns(facts),
+            ),
+            None => Default::default(),
+        };
+        Rules {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            relation,
+            role: role.clone(),
+            digest,
+            table,
+            standing: standing(role, facts, shadowed, config),
+            columns,
+            fits: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Whether the role may hear of the table at all: some column of it is to be seen.
+    pub(crate) fn may_hear(&self, shape: &Arc<Shape>) -> bool {
+        let reachable = matches!(self.standing, Standing::Privileges | Standing::Policies(_));
+        reachable && self.fit(shape).visible.is_some()
+    }
+
+    pub(crate) fn fit(&self, shape: &Arc<Shape>) -> Arc<Fit> {
+        let mut fits = self.fits.lock();
+        if let Some((_, fit)) = fits.iter().find(|(known, _)| Arc::ptr_eq(known, shape)) {
+            return fit.clone();
+        }
+        let fit = Arc::new(self.make_fit(shape));
+        if fits.len() >= FITS_MAX {
+            fits.clear();
+        }
+        fits.push((shape.clone(), fit.clone()));
+        fit
+    }
+
+    fn make_fit(&self, shape: &Shape) -> Fit {
+        let places: Vec<Option<usize>> = self
+            .columns
+            .iter()
+            .map(|column| shape.column(&column.name))
+            .collect();
+        let selectable = self
+            .columns
+            .iter()
+            .zip(&places)
+            .filter(|(column, _)| column.selectable);
+        let visible: ColumnSet = selectable.filter_map(|(_, place)| *place).collect();
+        let hearable = match shape.key.is_empty() {
+            true => !visible.is_empty(),
+            false => !visible.intersection(&shape.key).is_empty(),
+        };
+        Fit {
+            places,
+            visible: hearable.then(|| Arc::new(visible)),
+        }
+    }
+
+    /// The names of the table's columns that are selectable and not in `without`.
+    pub(crate) fn selectable_names(&self, without: &[usize]) -> impl Iterator<Item = &str> {
+        let columns = self.columns.iter().enumerate();
+        columns
+            .filter(|(at, column)| column.selectable && !without.contains(at))
+            .map(|(_, column)| column.name.as_str())
+    }
+}
+
+fn columns(facts: &Facts) -> Vec<Column> {
+    let columns = facts.columns.iter();
+    columns
+        .map(|column| Column {
+            name: column.name.clone(),
+            selectable: column.selectable,
+        })
+        .collect()
+}
+
+fn standing(role: &str, facts: Option<Facts>, shadowed: bool, config: &CheckConfig) -> Standing {
+    if let Err(refusal) = role::check(role, facts.as_ref().map(|facts| &facts.role), config) {
+        return Standing::Refused(refusal);
+    }
+    match facts {
+        Some(facts) if !facts.schema_usage => Standing::Nothing,
+        None => Standing::Nothing,
+        Some(facts) if !facts.policies_apply => Standing::Privileges,
+        Some(facts) => match Policies::new(facts, shadowed) {
+            Some(policies) => Standing::Policies(Box::new(policies)),
+            None => Standing::Nothing,
+        },
+    }
+}
+
+impl Fit {
+    /// The row as a composite literal of the table's own type, and which of its columns are lacking.
+    /// `None`, where a value is no UTF-8.
+    pub(crate) fn image(&self, row: &Row) -> Option<Image> {
+        let cells: Vec<Cell> = row.cells().collect();
+        let cell = |place: &Option<usize>| {
+            place
+                .and_then(|place| cells.get(place).copied())
+                .unwrap_or(Cell::Missing)
+        };
+        let text = literal::composite(self.places.iter().map(cell))?;
+        let lacking = self.places.iter().enumerate();
+        let lacking = lacking
+            .filter(|(_, place)| cell(place) == Cell::Missing)
+            .map(|(at, _)| at);
+        Some(Image {
+            text,
+            lacking: lacking.collect(),
+        })
+    }
+}
+
+/// A row, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) text: String,
+    /// Positions among the table's columns.
+    pub(crate) lacking: Arc<[usize]>,
+}

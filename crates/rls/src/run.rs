@@ -1,0 +1,236 @@
+//! One session's share of a batch: the catalogue's digests in front, then transaction after
+//! transaction, in few round trips; what fails is taken apart until the failing image is alone.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
+
+use crate::lane::{Current, Failure, Lane, Outcome, Started, failure};
+use crate::rules::Rules;
+use crate::unit::{Ask, Mode, Unit};
+
+/// Transactions on their way at once: as many as may be in vain when one of them times out.
+const WINDOW: usize = 32;
+/// Transactions spent on finding out which images fail.
+const RETRIES_MAX: usize = 200;
+
+/// What is asked before the first transaction, in the same round trip.
+pub(crate) struct Front<'f> {
+    pub(crate) rules: &'f [Arc<Rules>],
+    /// Whether the verdicts count.
+    pub(crate) holds: &'f (dyn Fn(&Current) -> bool + Sync),
+}
+
+/// What became of a share.
+#[derive(Default)]
+pub(crate) struct Report<'a> {
+    pub(crate) judged: Vec<(Unit<'a>, Vec<bool>)>,
+    pub(crate) failed: Vec<(Unit<'a>, Failure)>,
+    /// Could not be judged from what there is.
+    pub(crate) unknown: Vec<Ask>,
+    /// The front did not hold: nothing of this counts.
+    pub(crate) void: bool,
+    /// These were not judged, and the session is not to be used again.
+    pub(crate) left: Option<Left<'a>>,
+}
+
+pub(crate) struct Left<'a> {
+    pub(crate) units: Vec<Unit<'a>>,
+    /// The session ended while the first of them ran.
+    pub(crate) first_is_suspect: bool,
+}
+
+/// `patience`: how long failing images are looked for.
+pub(crate) async fn run<'a>(
+    lane: &mut Lane,
+    front: &Front<'_>,
+    units: Vec<Unit<'a>>,
+    patience: Duration,
+) -> Report<'a> {
+    let mut share = Share {
+        report: Report::default(),
+        queue: units.into(),
+        retries: 0,
+        deadline: Instant::now() + patience,
+    };
+    let mut front = Some(front);
+    while !share.queue.is_empty() || front.is_some() {
+        let window = match share.window(lane).await {
+            Some(window) => window,
+            None => return share.give_up(Vec::new(), false),
+        };
+        let Some(outcomes) = exchange(lane, front.take(), &window).await else {
+            share.report.void = true;
+            return share.report;
+        };
+        if let Some(left) = share.take(window, outcomes) {
+            return share.give_up(left.units, left.first_is_suspect);
+        }
+    }
+    share.report
+}
+
+/// Sends the front and the window together. `None`: the front did not hold, or was not answered.
+async fn exchange(
+    lane: &Lane,
+    front: Option<&Front<'_>>,
+    window: &[Unit<'_>],
+) -> Option<Vec<Outcome>> {
+    let current = match front {
+        Some(front) => {
+            let relations: Vec<u32> = front.rules.iter().map(|rules| rules.relation).collect();
+            let roles: Vec<&str> = front.rules.iter().map(|rules| &*rules.role).collect();
+            let asked = Started::new(async move { lane.current(&relations, &roles).await }).await;
+            Some((front, asked))
+        }
+        None => None,
+    };
+    let mut started = Vec::with_capacity(window.len());
+    for unit in window {
+        started.push(Started::new(lane.transaction(unit)).await);
+    }
+    if let Some((front, asked)) = current {
+        match asked.finish().await? {
+            Ok(current) if (front.holds)(&current) => {}
+            Err(error) if failure(&error) == Failure::Disconnected && !window.is_empty() => {
+                return Some(vec![Outcome::Failed(Failure::Disconnected)]);
+            }
+            _ => return None,
+        }
+    }
+    let mut outcomes = Vec::with_capacity(window.len());
+    for (at, transaction) in started.into_iter().enumerate() {
+        let outcome = transaction.finish().await?;
+        let end = ends_session(&outcome, window, at);
+        outcomes.push(outcome);
+        if end {
+            break;
+        }
+    }
+    Some(outcomes)
+}
+
+/// Whether the rest of the window is not worth waiting for, or the session not to be trusted.
+fn ends_session(outcome: &Outcome, window: &[Unit<'_>], at: usize) -> bool {
+    match outcome {
+        Outcome::Found(_) => false,
+        Outcome::Failed(Failure::Sql(code)) if *code == SqlState::QUERY_CANCELED => {
+            let rules = window.get(at).map(|unit| unit.rules.id);
+            window
+                .iter()
+                .skip(at + 1)
+                .any(|unit| Some(unit.rules.id) == rules)
+        }
+        Outcome::Failed(Failure::Sql(code)) => is_lost_statement(code),
+        Outcome::Failed(Failure::Escaped | Failure::Disconnected) => true,
+    }
+}
+
+/// The prepared statement is gone (a policy's function ran DEALLOCATE), or its result has changed.
+fn is_lost_statement(code: &SqlState) -> bool {
+    *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::FEATURE_NOT_SUPPORTED
+}
+
+/// All images at once would fail the same way, whatever their values.
+fn is_of_the_statement(code: &SqlState) -> bool {
+    let codes = [
+        SqlState::INVALID_OBJECT_DEFINITION, // policies that refer to each other: 42P17
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::INVALID_SCHEMA_NAME,
+    ];
+    codes.contains(code)
+}
+
+struct Share<'a> {
+    report: Report<'a>,
+    queue: VecDeque<Unit<'a>>,
+    retries: usize,
+    deadline: Instant,
+}
+
+impl<'a> Share<'a> {
+    /// The next units, with their statements prepared. `None`: the session has ended.
+    async fn window(&mut self, lane: &mut Lane) -> Option<Vec<Unit<'a>>> {
+        let mut window = Vec::new();
+        while window.len() < WINDOW
+            && let Some(unit) = self.queue.pop_front()
+        {
+            match lane.prepare(&unit).await {
+                Ok(()) => window.push(unit),
+                // A system column: only the table has it.
+                Err(Failure::Sql(code))
+                    if code == SqlState::UNDEFINED_COLUMN && unit.mode == Mode::Image =>
+                {
+                    let (units, rest) = unit.by_key();
+                    self.queue.extend(units);
+                    self.report.unknown.extend(rest);
+                }
+                Err(Failure::Disconnected) => {
+                    self.queue.push_front(unit);
+                    self.queue.extend(window);
+                    return None;
+                }
+                Err(failure) => self.report.failed.push((unit, failure)),
+            }
+        }
+        Some(window)
+    }
+
+    /// Enters the outcomes; fewer than there are units, if the session is to end.
+    fn take(&mut self, window: Vec<Unit<'a>>, outcomes: Vec<Outcome>) -> Option<Left<'a>> {
+        let mut units = window.into_iter();
+        let mut ends = false;
+        let mut left = Left {
+            units: Vec::new(),
+            first_is_suspect: false,
+        };
+        for outcome in outcomes {
+            let Some(unit) = units.next() else { break };
+            match outcome {
+                Outcome::Found(visible) => self.report.judged.push((unit, visible)),
+                Outcome::Failed(Failure::Disconnected) => {
+                    left.units.push(unit);
+                    left.first_is_suspect = true;
+                }
+                Outcome::Failed(Failure::Sql(code)) if is_lost_statement(&code) => {
+                    left.units.push(unit);
+                    left.first_is_suspect = true;
+                }
+                Outcome::Failed(failure) => {
+                    ends |= failure == Failure::Escaped;
+                    self.failed(unit, failure);
+                }
+            }
+        }
+        left.units.extend(units);
+        (ends || !left.units.is_empty()).then_some(left)
+    }
+
+    fn failed(&mut self, unit: Unit<'a>, failure: Failure) {
+        let divisible = match &failure {
+            Failure::Sql(code) => *code != SqlState::QUERY_CANCELED && !is_of_the_statement(code),
+            Failure::Escaped | Failure::Disconnected => false,
+        };
+        let affordable = self.retries < RETRIES_MAX && Instant::now() < self.deadline;
+        if unit.asks.len() > 1 && divisible && affordable {
+            self.retries += 2;
+            let (first, second) = unit.halves();
+            self.queue.extend([first, second]);
+        } else {
+            self.report.failed.push((unit, failure));
+        }
+    }
+
+    fn give_up(mut self, mut units: Vec<Unit<'a>>, first_is_suspect: bool) -> Report<'a> {
+        units.extend(self.queue);
+        self.report.left = Some(Left {
+            units,
+            first_is_suspect,
+        });
+        self.report
+    }
+}

@@ -1,0 +1,165 @@
+//! Who asks, what about, and the answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use walcast_change::{ColumnSet, Row, Shape};
+use walcast_pgoutput::Xid;
+
+/// Somebody on whose behalf rows are judged. Equal viewers share every verdict.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Viewer {
+    pub role: Arc<str>,
+    /// A JSON object: what a policy finds in `request.jwt.claims`.
+    pub claims: Arc<str>,
+}
+
+impl fmt::Debug for Viewer {
+    /// Without the claims: they are personal data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Viewer")
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which version of a changed row an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// In the table now, unless a later change took it away: what the image lacks may be read there.
+    New,
+    /// Gone: only the image can be judged.
+    Old,
+}
+
+/// One version of a row, and who wants to see it.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub row: Row,
+    pub version: Version,
+    /// The transaction that made the change. A policy that reads other tables is asked only once
+    /// that transaction is visible to other sessions, which may be later than its arrival here.
+    /// `None`: nothing to wait for.
+    pub xid: Option<Xid>,
+    /// Indexes into [`Batch::viewers`], of those only that want this row judged.
+    pub viewers: Vec<u32>,
+}
+
+/// Questions that are answered together, in one round trip where possible.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Each once.
+    pub viewers: Vec<Viewer>,
+    pub questions: Vec<Question>,
+}
+
+/// What a viewer may see of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: by the policies or privileges, or because the check failed.
+    Hidden,
+    /// Nothing: Postgres did not send enough of the row for its policies to be judged.
+    Unknown,
+    /// These columns (positions in the row's shape).
+    Visible(Arc<ColumnSet>),
+}
+
+/// One verdict for each viewer of each question. Whatever was not answered is hidden.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Where a question's verdicts start; the next one's start is their end.
+    starts: Vec<usize>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Answers {
+    /// Nothing is visible yet.
+    pub fn hidden(batch: &Batch) -> Answers {
+        let mut starts = Vec::with_capacity(batch.questions.len() + 1);
+        let mut total = 0;
+        for question in &batch.questions {
+            starts.push(total);
+            total += question.viewers.len();
+        }
+        starts.push(total);
+        Answers {
+            starts,
+            verdicts: vec![Verdict::Hidden; total],
+        }
+    }
+
+    /// The columns that the `nth` of the question's viewers may see; `None`: not even the row.
+    pub fn get(&self, question: usize, nth: usize) -> Option<&Arc<ColumnSet>> {
+        match self.verdict(question, nth) {
+            Verdict::Visible(columns) => Some(columns),
+            Verdict::Hidden | Verdict::Unknown => None,
+        }
+    }
+
+    pub fn verdict(&self, question: usize, nth: usize) -> &Verdict {
+        let place = self.place(question, nth);
+        place
+            .and_then(|place| self.verdicts.get(place))
+            .unwrap_or(&Verdict::Hidden)
+    }
+
+    /// For implementations of [`RowCheck`].
+    pub fn set(&mut self, question: usize, nth: usize, verdict: Verdict) {
+        let place = self.place(question, nth);
+        if let Some(found) = place.and_then(|place| self.verdicts.get_mut(place)) {
+            *found = verdict;
+        }
+    }
+
+    fn place(&self, question: usize, nth: usize) -> Option<usize> {
+        let start = *self.starts.get(question)?;
+        let end = *self.starts.get(question + 1)?;
+        Some(start + nth).filter(|place| *place < end)
+    }
+}
+
+/// Judges rows. The seam between the pipeline and the ways to judge: Postgres, or a table of answers.
+pub trait RowCheck: Send {
+    /// Never fails: what can't be judged is not visible, and counted.
+    fn check(&mut self, batch: &Batch) -> impl Future<Output = Answers> + Send;
+
+    /// Which of `viewers` may know that something happened to the table as a whole (TRUNCATE).
+    fn table(
+        &mut self,
+        shape: &Arc<Shape>,
+        viewers: &[Viewer],
+    ) -> impl Future<Output = Vec<bool>> + Send;
+
+    /// A table's shape, policies or grants may have changed: read them again before the next verdict.
+    fn invalidate(&mut self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_hidden_unless_set() {
+        let mut answers = Answers {
+            starts: vec![0, 2, 2, 3],
+            verdicts: vec![Verdict::Hidden; 3],
+        };
+        let columns = Arc::new(ColumnSet::all(2));
+        answers.set(0, 1, Verdict::Visible(columns.clone()));
+        answers.set(0, 2, Verdict::Visible(columns.clone())); // outside: not question 2's
+        answers.set(9, 0, Verdict::Visible(columns.clone()));
+        let seen: Vec<_> = [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (3, 0)]
+            .map(|(question, nth)| answers.get(question, nth).is_some())
+            .into();
+        assert_eq!(seen, [false, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn a_viewers_debug_text_has_no_claims() {
+        let viewer = Viewer {
+            role: "anon".into(),
+            claims: r#"{"email":"a@b"}"#.into(),
+        };
+        assert!(!format!("{viewer:?}").contains("a@b"));
+    }
+}
