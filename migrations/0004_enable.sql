@@ -83,7 +83,7 @@ BEGIN
       MESSAGE = format('role %I is not the owner of publication realtime', current_user),
       HINT = CASE
         WHEN (SELECT r.rolsuper FROM pg_roles r WHERE r.oid = owner) THEN
-          format('As %I: ALTER PUBLICATION realtime OWNER TO %I; or call this function as %I.',
+          format('As %I: ALTER PUBLICATION realtime OWNER TO %I; SELECT * FROM realtime.walcast_setup(); or call this function as %I.',
                  pg_get_userbyid(owner), current_user, pg_get_userbyid(owner))
         ELSE format('GRANT %I TO %I;', pg_get_userbyid(owner), current_user)
       END;

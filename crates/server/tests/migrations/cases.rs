@@ -365,6 +365,18 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "types that have no equality",
+        setup: "CREATE TABLE unequal (id int PRIMARY KEY, a json, b point, c polygon)",
+        call: "'unequal'",
+        outcome: On {
+            relation: "public.unequal",
+            identity: "full",
+            warnings: &[],
+        },
+        writes: "INSERT INTO unequal VALUES (1, '{}', '(1,2)', '((0,0),(1,1))'); UPDATE unequal SET a = '[]'; DELETE FROM unequal",
+        ..CASE
+    },
+    Case {
         name: "1,600 columns",
         setup: "DO $$ BEGIN EXECUTE (SELECT 'CREATE TABLE wide (' || string_agg(format('c%s int', i), ', ') || ', PRIMARY KEY (c1))'
                   FROM generate_series(1, 1600) i); END $$",
@@ -423,8 +435,8 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
-        name: "a publication of all tables already broke it: repaired",
-        setup: "CREATE TABLE broken (a int)",
+        name: "published by hand, so that UPDATE fails already: repaired",
+        setup: "CREATE TABLE broken (a int); ALTER PUBLICATION realtime ADD TABLE broken",
         admin: "",
         call: "'broken'",
         outcome: On { relation: "public.broken", identity: "full", warnings: &["no primary key"] },

@@ -98,7 +98,7 @@ async fn a_superusers_publication_is_not_granted_away() {
     let got = refusal(&maker, "SELECT enable_realtime('t')").await;
     assert_eq!(
         got.2,
-        "As postgres: ALTER PUBLICATION realtime OWNER TO maker; or call this function as postgres."
+        "As postgres: ALTER PUBLICATION realtime OWNER TO maker; SELECT * FROM realtime.walcast_setup(); or call this function as postgres."
     );
     admin
         .batch_execute(&format!("GRANT CREATE ON DATABASE {database} TO maker; ALTER PUBLICATION realtime OWNER TO maker"))
@@ -110,7 +110,7 @@ async fn a_superusers_publication_is_not_granted_away() {
             .starts_with("GRANT SELECT, INSERT, UPDATE, DELETE ON realtime.walcast_tables"),
         "{got:?}"
     );
-    // walcast_setup() makes that grant by itself when it finds somebody else's publication
+    // which walcast_setup() does by itself when it finds somebody else's publication
     migrate::migrate(&mut admin).await.unwrap();
     maker
         .batch_execute("SELECT enable_realtime('t')")
@@ -199,9 +199,51 @@ async fn a_login_that_only_serves_needs_two_grants() {
         .await
         .unwrap();
     assert!(migrate::pending(&serves).await.unwrap().is_empty());
+    // as on a standby: an up-to-date database is only read
+    serves
+        .batch_execute("SET default_transaction_read_only = on")
+        .await
+        .unwrap();
     let report = migrate::migrate(&mut serves).await.unwrap();
     assert!(
         report.applied.is_empty() && report.notes.is_empty(),
         "{report:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_read_only_login_with_something_to_do_is_sent_to_the_primary() {
+    let postgres = Postgres::shared().await;
+    let database = postgres.create_database().await.unwrap();
+    let mut client = postgres.connect("postgres", &database).await.unwrap();
+    client
+        .batch_execute("SET default_transaction_read_only = on")
+        .await
+        .unwrap();
+    let said = migrate::migrate(&mut client).await.unwrap_err().to_string();
+    assert!(
+        said.contains("25006") && said.contains("on the primary"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn two_calls_for_one_table_at_once() {
+    let postgres = Postgres::shared().await;
+    let (admin, app) = migrated().await;
+    let database = text(&admin, "SELECT current_database()").await;
+    app.batch_execute("CREATE TABLE t (id int PRIMARY KEY)")
+        .await
+        .unwrap();
+    let other = postgres.connect("app", &database).await.unwrap();
+    let (one, two) = tokio::join!(
+        app.batch_execute("BEGIN; SELECT enable_realtime('t'); COMMIT"),
+        other.batch_execute("BEGIN; SELECT enable_realtime('t', ARRAY['INSERT']); COMMIT"),
+    );
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(
+        text(&app, "SELECT count(*) FROM realtime_enabled_tables").await,
+        "1"
     );
 }
