@@ -7,6 +7,7 @@
 pub mod mutate;
 pub mod pgoutput_decode;
 pub mod websocket_decode;
+pub mod websocket_oracle;
 
 /// One fuzzed parser.
 pub struct Target {
@@ -28,5 +29,10 @@ pub const TARGETS: &[Target] = &[
         name: "websocket_decode",
         run: websocket_decode::run,
         seeds: websocket_decode::seeds,
+    },
+    Target {
+        name: "websocket_oracle",
+        run: websocket_oracle::run,
+        seeds: websocket_oracle::seeds,
     },
 ];
