@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod kind;
 mod layer;
+mod mask;
 mod network;
 mod reference;
 mod table;
