@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use walcast_change::{Change, Decoder, Operation, TYPES_QUERY, TypeInfo, Types};
@@ -76,6 +76,8 @@ impl Describe {
     }
 
     async fn look_up(&mut self, relation: &Relation, types: &mut Types) -> Result<Vec<String>, DescribeError> {
+        // A type may have been altered since it was looked up: a table is described anew rarely.
+        types.forget(relation);
         let missing = types.missing(relation);
         let client = self.client().await?;
         let key = client.query(PRIMARY_KEY, &[&relation.id.0]).await?;
@@ -142,6 +144,18 @@ async fn read_events(
         tables.insert(RelationId(row.try_get(0)?), events.fold(Events::NONE, Events::union));
     }
     Ok(tables)
+}
+
+/// A row of [`TYPES_QUERY`].
+fn type_info(row: &Row) -> Result<TypeInfo, DescribeError> {
+    Ok(TypeInfo::from_row(
+        row.try_get(0)?,
+        row.try_get(1)?,
+        row.try_get(2)?,
+        row.try_get(3)?,
+        row.try_get(4)?,
+        row.try_get(5)?,
+    ))
 }
 
 #[derive(Debug, thiserror::Error)]

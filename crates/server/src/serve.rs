@@ -43,7 +43,7 @@ pub enum ServeError {
     #[error(transparent)]
     Migrate(#[from] crate::migrate::MigrateError),
     #[error(transparent)]
-    Check(#[from] walcast_rls::RlsError),
+    Check(#[from] walcast_rls::ConnectError),
     #[error("can't listen on {address}: {source} (setting listen)")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -79,7 +79,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let source = Source::prepare(source_config(&config)?, stop.child_token())?;
     let check_config = check_config(&config)?;
     let check = PostgresCheck::connect(check_config.clone()).await?;
-    let access = Access::connect(check_config).await?;
+    let access = Access::connect(check_config, &config.publication).await?;
 
     let tasks = TaskTracker::new();
     let (orders, orders_taken) = mpsc::channel(ORDERS_MAX);
@@ -198,7 +198,7 @@ pub(crate) fn source_config(config: &Config) -> Result<SourceConfig, ServeError>
 }
 
 /// How rows are judged.
-pub(crate) fn check_config(config: &Config) -> Result<CheckConfig, ServeError> {
+fn check_config(config: &Config) -> Result<CheckConfig, ServeError> {
     let url = match config.rls_url() {
         Some(url) => url.expose().to_owned(),
         None => config.database()?.expose().to_owned(),
@@ -211,7 +211,6 @@ pub(crate) fn check_config(config: &Config) -> Result<CheckConfig, ServeError> {
     check.connections = config.rls_connections;
     check.statement_timeout = config.rls_statement_timeout;
     check.allowed_roles = Some(config.allowed_roles.clone());
-    check.publication = config.publication.clone();
     Ok(check)
 }
 

@@ -1,0 +1,8 @@
+//! The real binary over a real Postgres, spoken to in the native protocol.
+
+mod faults;
+mod limits;
+mod refusals;
+mod sight;
+mod stage;
+mod tokens;
