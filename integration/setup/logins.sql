@@ -1,5 +1,7 @@
 -- The sample's logins, as a superuser; idempotent. Each can do its own part and no more.
 
+SET client_min_messages = warning;
+
 CREATE FUNCTION pg_temp.make_role(name text, attributes text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN

@@ -22,7 +22,7 @@ main() {
     need_postgres
     build
     trap end EXIT
-    trap : INT TERM # whatever runs in the foreground gets it too and ends; then we do
+    trap : INT TERM HUP # whatever runs in the foreground gets it too and ends; then we do
     start_postgres
     prepare_database
     make_tokens
@@ -111,7 +111,7 @@ tell() {
 }
 
 end() {
-    trap '' INT TERM
+    trap '' INT TERM HUP
     if [ -n "${server:-}" ]; then
         kill -TERM "$server" 2>/dev/null
         wait "$server"
