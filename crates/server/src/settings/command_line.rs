@@ -143,6 +143,8 @@ fn program() -> clap::Command {
         .about("Streams changes of a Postgres database to clients over WebSockets, each seeing what row-level security lets it see")
         .after_help("Every setting is also a key of walcast.toml and a WALCAST_… variable; flags win over variables, variables over the file.")
         .disable_help_subcommand(true)
+        .max_term_width(110)
+        .next_line_help(true)
         .args(settings(&[]));
     COMMANDS
         .iter()
@@ -189,19 +191,17 @@ fn setting_flag(setting: &Setting) -> Arg {
     let arg = Arg::new(setting.name)
         .long(flag(setting.name))
         .help_heading(setting.group)
-        .help(help)
-        .allow_hyphen_values(true);
+        .value_name(setting.kind.name)
+        .help(help);
     match setting.kind.toml {
         // `--anonymous` is `--anonymous=true`.
         Toml::Boolean => arg
-            .value_name("true|false")
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true")
             .action(ArgAction::Set),
-        Toml::Array => arg.value_name("A,B").action(ArgAction::Append),
-        Toml::Integer => arg.value_name("NUMBER"),
-        Toml::String => arg.value_name("VALUE"),
+        Toml::Array => arg.action(ArgAction::Append),
+        Toml::Integer | Toml::String => arg,
     }
 }
 

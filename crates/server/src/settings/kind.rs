@@ -14,6 +14,8 @@ use super::network::Network;
 pub trait Kind {
     type Out;
     const WORDS: &'static str;
+    /// What stands for the value in `--help`.
+    const NAME: &'static str = "VALUE";
     /// The TOML type a file must use.
     const TOML: Toml = Toml::String;
     const CONCEAL: Conceal = Conceal::Nothing;
@@ -42,6 +44,7 @@ pub enum Conceal {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KindInfo {
     pub(crate) words: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) toml: Toml,
     pub(crate) conceal: Conceal,
 }
@@ -50,6 +53,7 @@ impl KindInfo {
     pub(crate) const fn of<K: Kind>() -> Self {
         Self {
             words: K::WORDS,
+            name: K::NAME,
             toml: K::TOML,
             conceal: K::CONCEAL,
         }
@@ -121,23 +125,45 @@ macro_rules! kind {
 }
 
 kind!(Texts -> Vec<String>, "a list of texts", |text| Some(items(text).map(str::to_owned).collect()),
-    TOML: Toml = Toml::Array);
-kind!(Switch -> bool, "true or false", |text| text.parse().ok(), TOML: Toml = Toml::Boolean);
+    TOML: Toml = Toml::Array,
+    NAME: &'static str = "A,B"
+);
+kind!(Switch -> bool, "true or false", |text| text.parse().ok(), TOML: Toml = Toml::Boolean,
+    NAME: &'static str = "true|false"
+);
 kind!(Count -> usize, "a whole number from 1", |text| whole(text).filter(|n| *n > 0),
-    TOML: Toml = Toml::Integer);
-kind!(Limit -> usize, "a whole number (0 means no limit)", whole, TOML: Toml = Toml::Integer);
-kind!(Span -> Duration, "a duration such as 500ms, 30s, 5m or 1h", duration);
-kind!(Size -> usize, "a size such as 512B, 64KiB or 1MiB", size);
-kind!(FilePath -> PathBuf, "a file's path", |text| (!text.is_empty()).then(|| text.into()));
+    TOML: Toml = Toml::Integer,
+    NAME: &'static str = "NUMBER"
+);
+kind!(Limit -> usize, "a whole number (0 means no limit)", whole, TOML: Toml = Toml::Integer,
+    NAME: &'static str = "NUMBER"
+);
+kind!(Span -> Duration, "a duration such as 500ms, 30s, 5m or 1h", duration,
+    NAME: &'static str = "DURATION"
+);
+kind!(Size -> usize, "a size such as 512B, 64KiB or 1MiB", size,
+    NAME: &'static str = "SIZE"
+);
+kind!(FilePath -> PathBuf, "a file's path", |text| (!text.is_empty()).then(|| text.into()),
+    NAME: &'static str = "FILE"
+);
 kind!(Address -> SocketAddr, "an address and a port such as 127.0.0.1:8080 or [::]:8080",
-    |text| text.parse().ok());
-kind!(HttpUrl -> String, "an address that starts with https:// or http://", http_url);
+    |text| text.parse().ok(),
+    NAME: &'static str = "ADDRESS:PORT"
+);
+kind!(HttpUrl -> String, "an address that starts with https:// or http://", http_url,
+    NAME: &'static str = "URL"
+);
 kind!(DatabaseUrl -> Secret,
     "a database's address such as postgres://user:password@host/database", database_url,
-    CONCEAL: Conceal = Conceal::Password);
+    CONCEAL: Conceal = Conceal::Password,
+    NAME: &'static str = "URL"
+);
 kind!(SecretText -> Secret, "a secret of at least 32 bytes (make one with `openssl rand -base64 48`)",
     |text| (text.len() >= walcast_auth::SECRET_BYTES_MIN).then(|| Secret::new(text)),
-    CONCEAL: Conceal = Conceal::Everything);
+    CONCEAL: Conceal = Conceal::Everything,
+    NAME: &'static str = "SECRET"
+);
 kind!(Identifier -> String, "a name of 1 to 63 bytes", |text| {
     let is_good = !text.is_empty() && text.len() <= 63 && !text.contains('\0');
     is_good.then(|| text.to_owned())
@@ -151,11 +177,17 @@ kind!(Role -> String, "a role's name (not none, not pg_…, at most 63 bytes)",
 kind!(RoleOrNothing -> Option<String>, "a role's name (not none, not pg_…, at most 63 bytes), or empty",
     |text| if text.is_empty() { Some(None) } else { Role::parse(text).map(Some) });
 kind!(Roles -> Vec<String>, "a list of roles' names (not none, not pg_…, at most 63 bytes)",
-    |text| items(text).map(Role::parse).collect(), TOML: Toml = Toml::Array);
+    |text| items(text).map(Role::parse).collect(), TOML: Toml = Toml::Array,
+    NAME: &'static str = "A,B"
+);
 kind!(Origins -> Vec<String>, "a list of origins such as https://app.example.com, or *",
-    |text| items(text).map(origin).collect(), TOML: Toml = Toml::Array);
+    |text| items(text).map(origin).collect(), TOML: Toml = Toml::Array,
+    NAME: &'static str = "A,B"
+);
 kind!(Networks -> Vec<Network>, "a list of networks such as 10.0.0.0/8 or fd00::/8",
-    |text| items(text).map(Network::parse).collect(), TOML: Toml = Toml::Array);
+    |text| items(text).map(Network::parse).collect(), TOML: Toml = Toml::Array,
+    NAME: &'static str = "A,B"
+);
 kind!(LogFilter -> String, "a log filter such as info or info,walcast_rls=debug", |text| {
     let is_good = tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
     (is_good && !text.is_empty()).then(|| text.to_owned())

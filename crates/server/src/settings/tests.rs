@@ -271,6 +271,7 @@ fn every_command_has_its_arguments_and_its_help() {
         ),
         (&["explain-rls"], "<TABLE>"),
         (&["--listen"], "a value is required"),
+        (&["--slot-name", "--page"], "a value is required"),
     ];
     for (args, expected) in bad {
         let text = load(&folder, args, &[]).expect_err(expected).to_string();
