@@ -19,7 +19,6 @@ use crate::{Gap, GapReason, Progress, ServerIdentity, SourceConfig, SourceError,
 
 /// What comes from the source, in order.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Event {
     Message(Message),
     /// A keepalive outside a transaction: once all before it has been dealt with, this LSN may be
@@ -160,6 +159,12 @@ impl Source {
             up.stream.acknowledge(lsn);
             self.shared.progress.set_confirmed(up.stream.confirmed());
         }
+    }
+
+    /// Gives the connection up and makes a new one, which sends again what was not acknowledged:
+    /// what came made no sense.
+    pub fn restart(&mut self, reason: impl std::fmt::Display) {
+        self.disconnect(SourceError::Protocol(reason.to_string()));
     }
 
     /// Where the stream stands; for readiness and for people.

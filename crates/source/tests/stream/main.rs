@@ -4,4 +4,5 @@ mod doctor;
 mod faults;
 mod fixture;
 mod flow;
+mod proxy;
 mod refusals;
