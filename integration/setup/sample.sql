@@ -28,3 +28,7 @@ COMMIT;
 \endif
 
 SELECT enable_realtime('todos');
+
+-- What the login that serves needs besides REPLICATION.
+GRANT USAGE ON SCHEMA realtime TO walcast_replication;
+GRANT SELECT ON realtime.walcast_migrations, realtime.walcast_tables TO walcast_replication;

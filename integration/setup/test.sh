@@ -35,7 +35,7 @@ page() {
 }
 
 soak() {
-    (cd fuzz && cargo run --quiet --release --bin soak -- "$SOAK_SECONDS")
+    cargo run --quiet --manifest-path fuzz/Cargo.toml --release --bin soak -- --seconds "$SOAK_SECONDS"
 }
 
 main
