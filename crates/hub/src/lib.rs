@@ -23,7 +23,7 @@ mod view;
 pub use audience::{Audience, AudienceError, Group, Spec};
 pub use filter::{Filter, FilterError, Operator};
 pub use limits::{ConnectionLimits, Connections, LimitError, Ticket};
-pub use outbox::{Closing, Outbox, Pending};
+pub use outbox::{Closing, Outbox, Pending, Pushed};
 pub use rate::RateLimit;
 pub use subscription::{ConnId, Events, SubscriptionId, Target};
 pub use view::{Seen, View};

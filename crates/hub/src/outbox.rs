@@ -1,10 +1,12 @@
 //! The queue of frames that wait for one connection's socket.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 /// Why a connection is being ended from the inside. The dialect gives it its code and words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,14 +32,28 @@ pub enum Closing {
 pub struct Outbox {
     bytes_max: usize,
     state: Mutex<State>,
+    /// There is something to write, or an end.
     wake: Notify,
+    /// Nothing is left to write, or nothing will be written.
+    empty: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     frames: VecDeque<Bytes>,
     bytes: usize,
     closing: Option<Closing>,
+    emptied: Instant,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    Queued,
+    /// Queued, and the outbox is more than half full.
+    Crowded,
+    /// The connection is ending.
+    Closed,
 }
 
 /// What the writer finds.
@@ -54,30 +70,58 @@ const FRAMES_KEPT: usize = 32;
 
 impl Outbox {
     pub fn new(bytes_max: usize) -> Outbox {
-        Outbox { bytes_max, state: Mutex::default(), wake: Notify::new() }
+        let state = State {
+            frames: VecDeque::new(),
+            bytes: 0,
+            closing: None,
+            emptied: Instant::now(),
+        };
+        let (wake, empty) = (Notify::new(), Notify::new());
+        Outbox { bytes_max, state: Mutex::new(state), wake, empty }
     }
 
-    /// Queues a frame; false if the connection is ending. A frame that does not fit closes the
-    /// outbox as [`Closing::Slow`]: the client is told to come back, never given a gap.
-    pub fn push(&self, frame: Bytes) -> bool {
+    /// Queues a frame. One that does not fit closes the outbox as [`Closing::Slow`]: the client is
+    /// told to come back, never given a gap.
+    pub fn push(&self, frame: Bytes) -> Pushed {
         let mut state = self.state.lock();
         if state.closing.is_some() {
-            return false;
+            return Pushed::Closed;
         }
-        if state.bytes + frame.len() > self.bytes_max && !state.frames.is_empty() {
+        let was_empty = state.frames.is_empty();
+        if state.bytes + frame.len() > self.bytes_max && !was_empty {
             state.close(Closing::Slow);
             drop(state);
             self.wake.notify_one();
-            return false;
+            self.empty.notify_waiters();
+            return Pushed::Closed;
         }
-        let was_empty = state.frames.is_empty();
         state.bytes += frame.len();
         state.frames.push_back(frame);
+        let crowded = state.bytes > self.bytes_max / 2;
         drop(state);
         if was_empty {
             self.wake.notify_one();
         }
-        true
+        if crowded { Pushed::Crowded } else { Pushed::Queued }
+    }
+
+    /// Waits until the writer has taken everything, or the outbox is closed; no longer than until
+    /// `patience` after it was last empty. So a burst is waited for, and a reader that has been
+    /// behind for long is not.
+    pub async fn relieved(&self, patience: Duration) {
+        loop {
+            let emptied = self.empty.notified();
+            let deadline = {
+                let state = self.state.lock();
+                if state.frames.is_empty() || state.closing.is_some() {
+                    return;
+                }
+                state.emptied + patience
+            };
+            if timeout_at(deadline.into(), emptied).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes no more frames. What waits is still written, but for a slow client, which is
@@ -89,6 +133,7 @@ impl Outbox {
         }
         drop(state);
         self.wake.notify_one();
+        self.empty.notify_waiters();
     }
 
     pub fn closing(&self) -> Option<Closing> {
@@ -121,6 +166,9 @@ impl Outbox {
         state.bytes -= frames[frames.len() - count..].iter().map(Bytes::len).sum::<usize>();
         if state.frames.is_empty() {
             state.frames.shrink_to(FRAMES_KEPT);
+            state.emptied = Instant::now();
+            drop(state);
+            self.empty.notify_waiters();
         }
         Some(Pending::Frames)
     }
@@ -147,7 +195,8 @@ mod tests {
     #[tokio::test]
     async fn keeps_order_and_counts_bytes() {
         let outbox = Outbox::new(10);
-        assert!(outbox.push(frame(4)) && outbox.push(frame(6)));
+        assert_eq!(outbox.push(frame(4)), Pushed::Queued);
+        assert_eq!(outbox.push(frame(6)), Pushed::Crowded);
         assert_eq!(outbox.bytes(), 10);
         let mut frames = Vec::new();
         assert_eq!(outbox.take(&mut frames, 1).await, Pending::Frames);
@@ -159,10 +208,10 @@ mod tests {
     #[tokio::test]
     async fn a_full_outbox_ends_the_connection_and_frees_its_frames() {
         let outbox = Outbox::new(10);
-        assert!(outbox.push(frame(8)));
-        assert!(!outbox.push(frame(3)));
+        assert_eq!(outbox.push(frame(8)), Pushed::Crowded);
+        assert_eq!(outbox.push(frame(3)), Pushed::Closed);
         assert_eq!(outbox.bytes(), 0);
-        assert!(!outbox.push(frame(1)), "nothing may follow a lost frame");
+        assert_eq!(outbox.push(frame(1)), Pushed::Closed, "nothing may follow a lost frame");
         let mut frames = Vec::new();
         assert_eq!(outbox.take(&mut frames, 9).await, Pending::Closed(Closing::Slow));
         assert!(frames.is_empty());
@@ -171,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn one_frame_larger_than_the_bound_still_goes_out() {
         let outbox = Outbox::new(10);
-        assert!(outbox.push(frame(100)));
+        assert_eq!(outbox.push(frame(100)), Pushed::Crowded);
         assert_eq!(outbox.take(&mut Vec::new(), 9).await, Pending::Frames);
     }
 
@@ -196,5 +245,21 @@ mod tests {
         tokio::task::yield_now().await;
         outbox.push(frame(1));
         assert_eq!(writer.await.expect("the writer does not panic"), Pending::Frames);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_waited_for_and_a_slow_reader_is_not() {
+        let outbox = std::sync::Arc::new(Outbox::new(10));
+        outbox.push(frame(8));
+        let taken = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.take(&mut Vec::new(), 9).await }
+        });
+        outbox.relieved(Duration::from_secs(3600)).await;
+        assert_eq!(outbox.bytes(), 0);
+        taken.await.expect("the writer does not panic");
+        outbox.push(frame(8));
+        outbox.relieved(Duration::from_millis(5)).await;
+        assert_eq!(outbox.bytes(), 8, "nobody took it");
     }
 }

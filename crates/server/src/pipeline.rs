@@ -11,12 +11,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
-use walcast_change::{Change, Cursor, Decoder, Operation, Step};
-use walcast_hub::Audience;
+use tracing::{error, warn};
+use walcast_change::{Change, Cursor, Decoder, Step};
+use walcast_hub::{Audience, Outbox, Pushed};
 use walcast_pgoutput::{Lsn, Message};
 use walcast_protocol::{Codec, Notice};
 use walcast_rls::RowCheck;
@@ -26,7 +28,7 @@ use walcast_websocket::{OpCode, frame};
 use crate::describe::Describe;
 use crate::metrics::Metrics;
 use crate::order::{Begin, Order};
-use crate::plan::Plan;
+use crate::plan::{Plan, Verdicts};
 
 /// How much one batch may hold.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,10 @@ pub(crate) struct Pipeline<C> {
     pub(crate) limits: BatchLimits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Progress,
+    pub(crate) patience: Patience,
+    /// Subscriptions that wait for the stream to be live. Bounded by the connections: each waits
+    /// for the answer before it asks for more.
+    pub(crate) waiting: Vec<Begin>,
 }
 
 /// Where the stream stands.
@@ -79,14 +85,20 @@ impl<C: RowCheck> Pipeline<C> {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), SourceError> {
         let mut state = self.source.state();
         loop {
-            let live = matches!(*state.borrow_and_update(), StreamState::Streaming { .. });
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 order = self.orders.recv() => match order {
-                    Some(order) => self.carry_out(order, live),
+                    Some(order) => self.carry_out(order, is_live(&state)),
                     None => return Ok(()),
                 },
+                Ok(()) = state.changed() => {
+                    if is_live(&state) {
+                        for begin in std::mem::take(&mut self.waiting) {
+                            self.begin(begin);
+                        }
+                    }
+                }
                 event = self.source.next() => {
                     self.batch(event?).await;
                 }
@@ -169,10 +181,18 @@ impl<C: RowCheck> Pipeline<C> {
     }
 
     async fn publish(&mut self, plan: &Plan) {
-        let answers = self.check.check(&plan.batch).await;
-        let truncations = self.judge_truncations(plan).await;
-        let published = plan.publish(&answers, &truncations, &self.audience, self.codec);
-        self.metrics.published(published);
+        let verdicts = Verdicts {
+            answers: self.check.check(&plan.batch).await,
+            truncations: self.judge_truncations(plan).await,
+        };
+        let mut crowded = Vec::new();
+        for at in 0..plan.len() {
+            let published = plan.publish(at, &verdicts, &self.audience, self.codec, &mut crowded);
+            self.metrics.published(published);
+            if !crowded.is_empty() {
+                self.patience.wait(&mut crowded).await;
+            }
+        }
         if let Some(last) = plan.last() {
             self.metrics.reached(last);
         }
@@ -181,7 +201,6 @@ impl<C: RowCheck> Pipeline<C> {
     async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<bool>> {
         let mut allowed = HashMap::new();
         for (at, change, viewers) in plan.truncations() {
-            debug_assert!(matches!(change.operation, Operation::Truncate));
             let viewers: Vec<_> =
                 viewers.iter().filter_map(|number| self.audience.viewer(*number).cloned()).collect();
             allowed.insert(at, self.check.table(&change.shape, &viewers).await);
@@ -204,7 +223,12 @@ impl<C: RowCheck> Pipeline<C> {
 
     fn carry_out(&mut self, order: Order, live: bool) {
         match order {
-            Order::Subscribe(begin) => self.begin(begin, live),
+            Order::Subscribe(begin) if live => self.begin(begin),
+            // Subscribed means subscribed: not before changes flow.
+            Order::Subscribe(begin) => {
+                self.waiting.retain(|begin| !begin.done.is_closed());
+                self.waiting.push(begin);
+            }
             Order::Unsubscribe(id, done) => {
                 // It may be gone already: the client's connection ended meanwhile.
                 let _ = self.audience.unsubscribe(id);
@@ -214,19 +238,18 @@ impl<C: RowCheck> Pipeline<C> {
                 self.audience.set_viewer(connection, &viewer);
                 let _ = done.send(());
             }
-            Order::Disconnect(connection) => self.audience.disconnect(connection),
+            Order::Disconnect(connection) => {
+                self.waiting.retain(|begin| begin.connection != connection);
+                self.audience.disconnect(connection);
+            }
         }
         self.metrics.subscriptions.set(self.audience.len() as i64);
     }
 
-    /// Subscribed means subscribed: while there is no stream, `done` is dropped unanswered.
-    fn begin(&mut self, begin: Begin, live: bool) {
-        if !live || begin.done.is_closed() {
-            return;
-        }
+    fn begin(&mut self, begin: Begin) {
         let Begin { id, connection, viewer, spec, outbox, acknowledge, done } = begin;
         // The acknowledgement goes first, so that no change can stand before it.
-        if !outbox.push(acknowledge(self.progress.cursor())) {
+        if done.is_closed() || outbox.push(acknowledge(self.progress.cursor())) == Pushed::Closed {
             return;
         }
         match self.audience.subscribe(id, connection, &viewer, spec, outbox) {
@@ -235,7 +258,43 @@ impl<C: RowCheck> Pipeline<C> {
                     let _ = self.audience.unsubscribe(id);
                 }
             }
-            Err(error) => info!(%error, "subscription refused"),
+            Err(error) => error!(%error, "a subscription's number was used twice"),
         }
+    }
+}
+
+fn is_live(state: &watch::Receiver<StreamState>) -> bool {
+    matches!(*state.borrow(), StreamState::Streaming { .. })
+}
+
+/// How long the pipeline has waited for crowded outboxes, which holds up everybody.
+///
+/// A transaction may be larger than any outbox, and a client that reads as fast as it can is not
+/// to be cut for that. So a crowded outbox is waited for, but only one that was empty a moment ago,
+/// and altogether for no more than half of the time: who reads too slowly is cut, soon.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    left: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    const MAX: Duration = Duration::from_secs(1);
+
+    pub(crate) fn new() -> Patience {
+        Patience { left: Self::MAX, since: Instant::now() }
+    }
+
+    async fn wait(&mut self, crowded: &mut Vec<Arc<Outbox>>) {
+        let begin = Instant::now();
+        self.left = (self.left + begin.duration_since(self.since) / 2).min(Self::MAX);
+        let relieved = async {
+            for outbox in crowded.drain(..) {
+                outbox.relieved(Self::MAX).await;
+            }
+        };
+        let _ = timeout(self.left, relieved).await;
+        self.since = Instant::now();
+        self.left = self.left.saturating_sub(self.since.duration_since(begin));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use walcast_change::{Change, ColumnSet, Operation, Row};
-use walcast_hub::{Audience, Group, Seen, View};
+use walcast_hub::{Audience, Group, Outbox, Pushed, Seen, View};
 use walcast_pgoutput::Xid;
 use walcast_protocol::{Codec, Delivery};
 use walcast_rls::{Answers, Batch, Question, Verdict, Version};
@@ -45,6 +45,14 @@ enum Asking {
     Unknown,
     /// The answer to this question, as the n-th of its viewers.
     Answer { question: usize, nth: usize },
+}
+
+/// What was answered about a plan.
+#[derive(Default)]
+pub(crate) struct Verdicts {
+    pub(crate) answers: Answers,
+    /// For each truncation, by its place in the plan, whether each group may hear of it.
+    pub(crate) truncations: HashMap<usize, Vec<bool>>,
 }
 
 /// What was delivered, for the metrics.
@@ -120,36 +128,44 @@ impl Plan {
         })
     }
 
-    /// Hands every group what it may see. `truncations` holds, for each truncation, whether each
-    /// of its viewers may hear of the table.
+    /// Hands the groups what they may see of the `at`-th change; outboxes that are getting full are
+    /// added to `crowded`.
     pub(crate) fn publish(
         &self,
-        answers: &Answers,
-        truncations: &HashMap<usize, Vec<bool>>,
+        at: usize,
+        verdicts: &Verdicts,
         audience: &Audience,
         codec: &dyn Codec,
+        crowded: &mut Vec<Arc<Outbox>>,
     ) -> Published {
         let mut published = Published::default();
-        for (at, planned) in self.changes.iter().enumerate() {
-            let mut frames = Frames { change: &planned.change, codec, made: HashMap::new() };
-            for (nth, asked) in planned.groups.iter().enumerate() {
-                let Some(group) = audience.group(asked.group) else { continue };
-                let view = match planned.change.operation {
-                    Operation::Truncate => {
-                        let allowed = truncations.get(&at).and_then(|allowed| allowed.get(nth));
-                        (allowed == Some(&true)).then_some(View::Truncate)
+        let Some(planned) = self.changes.get(at) else { return published };
+        let mut frames = Frames { change: &planned.change, codec, made: HashMap::new() };
+        for (nth, asked) in planned.groups.iter().enumerate() {
+            let Some(group) = audience.group(asked.group) else { continue };
+            let view = match planned.change.operation {
+                Operation::Truncate => {
+                    let allowed = verdicts.truncations.get(&at).and_then(|allowed| allowed.get(nth));
+                    (allowed == Some(&true)).then_some(View::Truncate)
+                }
+                _ => planned.view(asked, group, &verdicts.answers),
+            };
+            let Some(view) = view.filter(|view| group.spec.events.contains(view.event())) else {
+                continue;
+            };
+            let frame = frames.get(group, view);
+            for outbox in group.outboxes() {
+                match outbox.push(frame.clone()) {
+                    Pushed::Queued => published.deliveries += 1,
+                    Pushed::Crowded => {
+                        published.deliveries += 1;
+                        crowded.push(outbox.clone());
                     }
-                    _ => planned.view(asked, group, answers),
-                };
-                let Some(view) = view.filter(|view| group.spec.events.contains(view.event())) else {
-                    continue;
-                };
-                let frame = frames.get(group, view);
-                published.deliveries +=
-                    group.outboxes().filter(|outbox| outbox.push(frame.clone())).count() as u64;
+                    Pushed::Closed => {}
+                }
             }
-            published.frames += frames.made.len() as u64;
         }
+        published.frames += frames.made.len() as u64;
         published
     }
 }

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::migrate::migrate;
 use crate::order::ORDERS_MAX;
 use crate::page::Page;
-use crate::pipeline::{BatchLimits, Pipeline, Progress};
+use crate::pipeline::{BatchLimits, Patience, Pipeline, Progress};
 use crate::ready::Readiness;
 use crate::session::{SessionSettings, Shared};
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
@@ -145,6 +145,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         },
         metrics,
         progress: Progress::default(),
+        patience: Patience::new(),
+        waiting: Vec::new(),
     };
     let ended = pipeline.run(stop.clone()).await;
     stop.cancel();

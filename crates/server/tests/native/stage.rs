@@ -44,7 +44,6 @@ const TABLES: &str = "
     select enable_realtime('hidden');";
 
 pub(crate) struct Stage {
-    pub(crate) postgres: &'static Postgres,
     pub(crate) database: String,
     pub(crate) sql: Client,
     pub(crate) walcast: Walcast,
@@ -82,7 +81,7 @@ impl Stage {
         sql.batch_execute(TABLES).await?;
         let walcast = Walcast::start(BINARY, &borrowed(&settings)).await?;
         walcast.ready().await?;
-        Ok(Stage { postgres, database, sql, walcast, settings })
+        Ok(Stage { database, sql, walcast, settings })
     }
 
     /// The binary once more, with the same settings; the old process must have ended.

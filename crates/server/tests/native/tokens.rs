@@ -63,7 +63,7 @@ async fn a_new_token_in_time_keeps_the_connection() -> Result<()> {
 
 #[tokio::test]
 async fn downgraded_to_anonymous_by_setting() -> Result<()> {
-    let settings = [("jwt_leeway", "1ms"), ("anonymous", "true"), ("expired_token_action", "downgrade")];
+    let settings = [("jwt_leeway", "1ms"), ("anonymous", "true"), ("expired_token_action", "downgrade"), ("token_expiry_warning", "1ms")];
     let stage = Stage::new(&settings).await?;
     let mut socket = stage.connect_with_token(&token(ALICE, "authenticated", 2)).await?;
     for channel in ["table:todos", "table:notes"] {
