@@ -162,6 +162,17 @@ test("a lost connection is told, made again, and its subscriptions too", async (
   await pane.alert.waitFor({ state: "hidden" });
 });
 
+test("a refused token is told, and not tried again and again", async () => {
+  const pane = await subscribed();
+  await sockets[0].close({ code: 4001, reason: "token expired" });
+  await pane.state.filter({ hasText: "Not signed in" }).waitFor();
+  assert.match(await pane.alert.textContent(), /4001.*token expired/);
+  await pane.subscriptions.getByText("not connected").waitFor();
+  await pane.connect.click();
+  await pane.subscriptions.getByText("live").waitFor();
+  assert.equal(sockets.length, 2);
+});
+
 test("pausing holds events back, clearing removes them, and there is a bound", async () => {
   const pane = await subscribed();
   await pane.button("Pause").click();

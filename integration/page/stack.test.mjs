@@ -142,7 +142,13 @@ test("the page obeys a strict content security policy, and anonymous strangers s
   const pane = session(page, 1);
   await pane.user.selectOption("anonymous");
   await pane.connect.click();
-  await pane.alert.waitFor();
-  assert.equal(await pane.rows.count(), 0);
+  await pane.state.filter({ hasText: /^Connected$/ }).waitFor();
+  await pane.subscribe.click();
+  await pane.subscriptions.getByText("refused").waitFor();
+  assert.match(await pane.alert.textContent(), /UNAUTHORIZED/);
+  await sql(`INSERT INTO todos (user_id, title) VALUES ('${ALICE}', 'not for strangers')`);
+  await pane.state.filter({ hasText: "Not signed in" }).waitFor(); // no token in time
+  assert.ok(!(await pane.root.textContent()).includes("not for strangers"));
+  assert.deepEqual(page.faults, []);
   await page.context().close();
 });
