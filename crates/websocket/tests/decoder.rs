@@ -80,6 +80,15 @@ fn messages_and_control_frames() {
             vec![text(&long), text("y")],
         ),
         (
+            "a ping inside a message that has reached the limit",
+            vec![
+                part(false, Text, MASK, long.as_bytes()),
+                frame(Ping, MASK, b"there?"),
+                part(true, Continuation, MASK, b""),
+            ],
+            vec![Incoming::Ping(Bytes::from_static(b"there?")), text(&long)],
+        ),
+        (
             "binary that is no text",
             vec![frame(Binary, MASK, b"\xFF\xFE\x00")],
             vec![binary(b"\xFF\xFE\x00")],

@@ -175,6 +175,8 @@ fn a_row_is_walked_in_order_and_never_past_its_end() {
     let row = encode::tuple([Value::Text(b"a"), Value::Null]);
     assert_eq!((row.len(), row.is_empty(), row.size_bytes()), (2, false, 7));
     assert_eq!(row.values().len(), 2);
+    let mut walk = row.values();
+    assert_eq!((walk.next(), walk.len()), (Some(Value::Text(b"a")), 1));
     let values: Vec<_> = row.values().collect();
     assert_eq!(values, [Value::Text(b"a"), Value::Null]);
     assert_eq!(row.value(1), Some(Value::Null));
