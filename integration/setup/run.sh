@@ -69,7 +69,7 @@ make_tokens() {
 }
 
 token() {
-    "$WALCAST" token --role authenticated --sub "$1"
+    "$WALCAST" token --role authenticated --sub "$1" --expires-in 30d
 }
 
 serve() {

@@ -30,7 +30,7 @@ step() {
 page() {
     cargo build --quiet --bin walcast
     (cd integration && npm ci --no-audit --no-fund --loglevel=error)
-    WALCAST=$PWD/${CARGO_TARGET_DIR:-target}/debug/walcast \
+    WALCAST=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/walcast \
         node --test --test-reporter=spec integration/page/
 }
 
