@@ -17,7 +17,7 @@ pub enum OpCode {
 }
 
 impl OpCode {
-    /// May stand between the parts of a message; at most [`CONTROL_BYTES_MAX`] long, in one part.
+    /// May stand between the parts of a message; at most 125 bytes long, in one part.
     pub const fn is_control(self) -> bool {
         matches!(self, OpCode::Close | OpCode::Ping | OpCode::Pong)
     }
