@@ -15,11 +15,17 @@ use walcast_source::{Event, SlotKind, SlotName, Source, SourceConfig};
 
 const ROUNDS: usize = 3;
 
+/// A task of its own: the main one runs on a thread of its own, and waking it for each message would
+/// be what is measured.
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let rows: i64 = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
     let buffer: usize = arguments.next().map_or(Ok(1024), |text| text.parse())?;
+    tokio::spawn(measure(rows, buffer)).await?
+}
+
+async fn measure(rows: i64, buffer: usize) -> Result<()> {
     let postgres =
         Postgres::start_with(&[("max_wal_size", "4GB"), ("shared_buffers", "512MB")]).await?;
     for per_transaction in [1, 100, 10_000] {

@@ -8,12 +8,12 @@ use walcast_harness::{Postgres, StopMode, eventually};
 use walcast_pgoutput::Message;
 use walcast_source::{GapReason, LostSlot, Source, SourceError, StreamState};
 
-use crate::fixture::{DEADLINE, Fixture, Reader};
+use crate::fixture::{DEADLINE, Fixture, Reader, shared};
 use crate::proxy::Proxy;
 
 #[tokio::test]
 async fn a_terminated_backend() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     for id in 1..=2 {
         fixture.insert(id).await?;
@@ -32,7 +32,7 @@ async fn a_terminated_backend() -> Result<()> {
 
 #[tokio::test]
 async fn half_a_transaction_is_sent_again_whole() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
     config.buffer_events_max = 16;
     let mut reader = Reader::open(config).await?;
@@ -138,7 +138,7 @@ async fn postgres_is_down_for_a_while() -> Result<()> {
 
 #[tokio::test]
 async fn a_second_source_stands_by_and_takes_over() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut first = fixture.open().await?;
     let holder = fixture.reader_pid().await?;
     let mut second = Reader::of(Source::prepare(fixture.config(), CancellationToken::new())?);
@@ -164,18 +164,16 @@ async fn a_second_source_stands_by_and_takes_over() -> Result<()> {
 
 #[tokio::test]
 async fn a_dropped_slot() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
     reader.acknowledge();
-    let slot = fixture.slot();
-    eventually(DEADLINE, async || {
-        fixture.terminate_reader().await.ok()?;
-        let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
-        fixture.run(&drop).await.ok()
-    })
-    .await?;
+    // nobody drives the source meanwhile, so it does not come back before the slot is gone
+    fixture.terminate_reader().await?;
+    let drop_slot = format!("SELECT pg_drop_replication_slot('{}')", fixture.slot());
+    eventually(DEADLINE, async || fixture.run(&drop_slot).await.ok()).await?;
+    reader.until_state(|state| !state.is_ready()).await?;
     reader.until_state(StreamState::is_ready).await?;
     fixture.insert(2).await?;
     reader.until(2).await?;
@@ -188,7 +186,7 @@ async fn a_dropped_slot() -> Result<()> {
 
 #[tokio::test]
 async fn a_slot_that_another_consumer_moved() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
@@ -280,7 +278,7 @@ async fn lose_the_slot(fixture: &Fixture<'_>) -> Result<()> {
 
 #[tokio::test]
 async fn a_publication_dropped_under_changes() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
@@ -313,7 +311,7 @@ async fn a_publication_dropped_under_changes() -> Result<()> {
 
 #[tokio::test]
 async fn a_publication_dropped_and_made_again_in_silence() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture
         .run("DROP PUBLICATION realtime; CREATE PUBLICATION realtime FOR TABLE item")
@@ -329,7 +327,7 @@ async fn a_publication_dropped_and_made_again_in_silence() -> Result<()> {
 /// A slot that is older than its publication stumbles over the changes between, for ever.
 #[tokio::test]
 async fn a_slot_older_than_its_publication() -> Result<()> {
-    let fixture = Fixture::without_publication(Postgres::shared().await).await?;
+    let fixture = Fixture::without_publication(shared().await).await?;
     let slot = fixture.slot();
     fixture
         .run(&format!(
@@ -356,7 +354,7 @@ async fn a_slot_older_than_its_publication() -> Result<()> {
 
 #[tokio::test]
 async fn a_link_that_falls_silent() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let proxy = Proxy::to(fixture.postgres.port()).await?;
     let mut config = fixture.config();
     config.database_url = format!(
@@ -450,7 +448,7 @@ async fn stopping_while_a_slot_is_created_leaves_none() -> Result<()> {
 /// A temporary slot keeps nothing over a reconnect: that is never hidden.
 #[tokio::test]
 async fn a_temporary_slot_cut_off() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
     config.slot =
         walcast_source::SlotKind::Temporary(walcast_source::SlotName::new(fixture.slot())?);
@@ -469,7 +467,7 @@ async fn a_temporary_slot_cut_off() -> Result<()> {
 /// The same bad message comes again after each reconnect; that must not become a busy loop.
 #[tokio::test]
 async fn a_message_over_the_limit() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
     config.message_bytes_max = 100_000;
     let mut reader = Reader::open(config).await?;

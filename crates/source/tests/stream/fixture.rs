@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use walcast_harness::{Postgres, eventually};
@@ -10,6 +11,18 @@ use walcast_pgoutput::{Lsn, Message, Value};
 use walcast_source::{Event, Gap, SlotKind, SlotName, Source, SourceConfig, StreamState};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The tests' own cluster: each leaves a slot behind, more than the usual shared one has.
+pub(crate) async fn shared() -> &'static Postgres {
+    static SHARED: OnceCell<Postgres> = OnceCell::const_new();
+    let start = || async {
+        Postgres::start_with(&[("max_replication_slots", "100"), ("max_wal_senders", "100")]).await
+    };
+    match SHARED.get_or_try_init(start).await {
+        Ok(postgres) => postgres,
+        Err(error) => panic!("the shared postgres: {error:#}"),
+    }
+}
 
 /// A database of its own with table `item(id, name)`, published as `realtime`.
 pub(crate) struct Fixture<'a> {
@@ -141,8 +154,9 @@ impl Reader {
 
     /// The next message; restarts and gaps are noted. Fails after the deadline.
     pub(crate) async fn message(&mut self) -> Result<Message> {
+        let end = tokio::time::Instant::now() + DEADLINE; // keepalives don't extend it
         loop {
-            let next = tokio::time::timeout(DEADLINE, self.source.next());
+            let next = tokio::time::timeout_at(end, self.source.next());
             let event = next.await.with_context(|| {
                 format!("no message; {}", self.source.state().borrow().describe())
             })??;

@@ -5,15 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use walcast_harness::{Postgres, eventually};
+use walcast_harness::eventually;
 use walcast_pgoutput::{Lsn, Message, OldRow, Value};
 use walcast_source::{Event, SlotKind, SlotName, Source, SourceError};
 
-use crate::fixture::{DEADLINE, Fixture, Reader};
+use crate::fixture::{DEADLINE, Fixture, Reader, shared};
 
 #[tokio::test]
 async fn rows_arrive_in_commit_order() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     for id in 1..=3 {
         fixture.insert(id).await?;
@@ -30,7 +30,7 @@ async fn rows_arrive_in_commit_order() -> Result<()> {
 
 #[tokio::test]
 async fn the_same_over_a_unix_socket() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
     config.database_url = fixture.postgres.socket_url("postgres", &fixture.database);
     let mut reader = Reader::open(config).await?;
@@ -40,7 +40,7 @@ async fn the_same_over_a_unix_socket() -> Result<()> {
 
 #[tokio::test]
 async fn a_mixed_case_publication() -> Result<()> {
-    let fixture = Fixture::without_publication(Postgres::shared().await).await?;
+    let fixture = Fixture::without_publication(shared().await).await?;
     fixture
         .run("CREATE PUBLICATION \"Real 'Time'\" FOR TABLE item")
         .await?;
@@ -53,7 +53,7 @@ async fn a_mixed_case_publication() -> Result<()> {
 
 #[tokio::test]
 async fn a_restarted_consumer_gets_what_it_had_not_acknowledged() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     for id in 1..=3 {
         fixture.insert(id).await?;
@@ -73,7 +73,7 @@ async fn a_restarted_consumer_gets_what_it_had_not_acknowledged() -> Result<()> 
 
 #[tokio::test]
 async fn closing_sends_the_last_acknowledgement() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
@@ -87,7 +87,7 @@ async fn closing_sends_the_last_acknowledgement() -> Result<()> {
 
 #[tokio::test]
 async fn an_acknowledgement_beyond_what_was_delivered_is_capped() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
@@ -100,7 +100,7 @@ async fn an_acknowledgement_beyond_what_was_delivered_is_capped() -> Result<()> 
 
 #[tokio::test]
 async fn an_idle_published_table_holds_back_no_wal() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     fixture.run("CREATE TABLE other (n int)").await?;
     let mut reader = fixture.open().await?;
     let before = fixture.confirmed().await.context("no slot")?;
@@ -129,7 +129,7 @@ async fn an_idle_published_table_holds_back_no_wal() -> Result<()> {
 
 #[tokio::test]
 async fn ddl_is_seen_in_stream_order() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture.insert(1).await?;
     fixture.run("ALTER TABLE item RENAME name TO title").await?;
@@ -167,7 +167,7 @@ async fn ddl_is_seen_in_stream_order() -> Result<()> {
 
 #[tokio::test]
 async fn a_table_added_to_the_publication_while_streaming() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
@@ -194,7 +194,7 @@ async fn a_table_added_to_the_publication_while_streaming() -> Result<()> {
 /// Whatever the role's own settings are, a value's text is the same.
 #[tokio::test]
 async fn values_are_printed_in_one_way() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let role = format!("{}_german", fixture.database);
     fixture
         .run(&format!(
@@ -239,7 +239,7 @@ async fn values_are_printed_in_one_way() -> Result<()> {
 
 #[tokio::test]
 async fn updates_deletes_truncates_and_logical_messages_come_through() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     fixture
         .run("ALTER TABLE item REPLICA IDENTITY FULL")
         .await?;
@@ -278,7 +278,7 @@ async fn updates_deletes_truncates_and_logical_messages_come_through() -> Result
 
 #[tokio::test]
 async fn try_next_takes_what_is_there_and_no_more() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut reader = fixture.open().await?;
     fixture
         .run("INSERT INTO item SELECT n, 'x' FROM generate_series(1, 500) n")
@@ -299,7 +299,7 @@ async fn try_next_takes_what_is_there_and_no_more() -> Result<()> {
 
 #[tokio::test]
 async fn a_temporary_slot_leaves_nothing_behind() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
     config.slot = SlotKind::Temporary(SlotName::new(fixture.slot())?);
     let mut reader = Reader::open(config).await?;
@@ -316,7 +316,7 @@ async fn a_temporary_slot_leaves_nothing_behind() -> Result<()> {
 
 #[tokio::test]
 async fn stopping_ends_next_at_once() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let stop = CancellationToken::new();
     let mut source = Source::open(fixture.config(), stop.clone()).await?;
     stop.cancel();
@@ -334,7 +334,7 @@ async fn stopping_ends_next_at_once() -> Result<()> {
 /// A consumer that is blocked for more than twice `wal_sender_timeout` keeps its connection.
 #[tokio::test]
 async fn a_blocked_consumer_keeps_its_connection() -> Result<()> {
-    let fixture = Fixture::new(Postgres::shared().await).await?;
+    let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
     config.silence_max = Duration::from_secs(3); // is also the session's wal_sender_timeout
     config.buffer_events_max = 4;
