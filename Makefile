@@ -17,5 +17,5 @@ build: ## the release binary, target/release/walcast
 	cargo build --release --bin walcast
 
 lint: ## format and clippy, warnings are errors
-	cargo fmt --all --check
+	cargo fmt --all --check -- -l
 	cargo clippy --workspace --all-targets -- -D warnings

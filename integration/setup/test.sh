@@ -11,7 +11,7 @@ main() {
     need_postgres
     need_node
     need_chromium
-    step "format" cargo fmt --all --check
+    step "format" cargo fmt --all --check -- -l
     step "clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
     step "unit and integration tests" cargo test --workspace --quiet
     step "the page in a browser" page
@@ -31,7 +31,7 @@ page() {
     cargo build --quiet --bin walcast
     (cd integration && npm ci --no-audit --no-fund --loglevel=error)
     WALCAST=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/walcast \
-        node --test --test-reporter=spec integration/page/
+        node --test --test-reporter=spec integration/page/*.test.mjs
 }
 
 soak() {
