@@ -35,6 +35,7 @@ pub enum Operation {
 }
 
 impl Change {
+    #[expect(clippy::new_ret_no_self, reason = "the new row, beside the old one")]
     pub fn new(&self) -> Option<&Row> {
         match &self.operation {
             Operation::Insert { new } | Operation::Update { new, .. } => Some(new),

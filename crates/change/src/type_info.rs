@@ -30,7 +30,8 @@ pub enum TypeKind {
 /// `oid oid, kind text, inner_type oid, delimiter text, field_names text[], field_types oid[]`.
 /// Types that are gone have no row. Postgres 12 and later; needs no privilege.
 ///
-/// An array is what prints itself as one: other types may have elements, too, but a text of their own.
+/// An array is what prints itself as one: other types may have elements, too, but a text of their
+/// own. (A domain over an array prints with the same function.)
 pub const TYPES_QUERY: &str = "
     with recursive wanted (oid) as (
         select pg_catalog.unnest($1::pg_catalog.oid[])
@@ -41,15 +42,16 @@ pub const TYPES_QUERY: &str = "
         cross join lateral (
             select t.typbasetype where t.typtype = 'd'
           union all
-            select t.typelem where t.typoutput = 'pg_catalog.array_out'::pg_catalog.regproc
+            select t.typelem
+            where t.typtype = 'b' and t.typoutput = 'pg_catalog.array_out'::pg_catalog.regproc
           union all
             select a.atttypid from pg_catalog.pg_attribute a
             where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
         ) inside (oid)
     )
     select t.oid,
-        case when t.typoutput = 'pg_catalog.array_out'::pg_catalog.regproc then 'a'
-             else t.typtype::pg_catalog.text end,
+        case when t.typtype = 'b' and t.typoutput = 'pg_catalog.array_out'::pg_catalog.regproc
+             then 'a' else t.typtype::pg_catalog.text end,
         case when t.typtype = 'd' then t.typbasetype else t.typelem end,
         coalesce(element.typdelim, ',')::pg_catalog.text,
         array(select a.attname::pg_catalog.text from pg_catalog.pg_attribute a
