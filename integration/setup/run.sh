@@ -72,20 +72,22 @@ token() {
     "$WALCAST" token --role authenticated --sub "$1" --expires-in 30d
 }
 
+# In a session of its own: Ctrl-C reaches walcast through us, once, and once more when pressed again
+# (which it takes as "at once").
 serve() {
     tell
     WALCAST_DATABASE_URL=$(postgres_url walcast_replication) \
         WALCAST_RLS_DATABASE_URL=$(postgres_url walcast_rls) \
         WALCAST_LISTEN=127.0.0.1:$PORT \
         WALCAST_SAMPLE_USERS_FILE=$RUN_DIR/users.json \
-        "$WALCAST" serve 9>&- &
+        setsid "$WALCAST" serve 9>&- &
     server=$!
     wait "$server" # a signal to us interrupts this
     status=$?
-    if kill -TERM "$server" 2>/dev/null; then
+    while kill -TERM "$server" 2>/dev/null; do
         wait "$server"
         status=$?
-    fi
+    done
     server=
     exit "$status"
 }
