@@ -65,15 +65,18 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// The session has ended after `lived`.
-    pub(crate) fn session_ended(&mut self, error: SourceError, lived: Duration) {
+    pub(crate) fn session_ended(&mut self, error: SourceError, lived: Duration, publication: &str) {
         self.pause = None;
         if lived >= HEALTHY {
             self.backoff = Backoff::default();
         } else {
             self.pause = Some(self.backoff.next(backoff::random()));
         }
-        // the publication or the slot is missing: the checks before the next connection tell which
-        self.publication_too_young |= error.code() == Some("42704");
+        // "undefined object" may be other things too; the server's language is unknown, the name isn't
+        self.publication_too_young |= matches!(
+            &error,
+            SourceError::Server { code, text } if code == "42704" && text.contains(publication)
+        );
         self.last_error = Some(error);
     }
 }

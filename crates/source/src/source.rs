@@ -298,7 +298,8 @@ impl Source {
         };
         let lived = up.since.elapsed();
         tracing::warn!(%error, seconds = lived.as_secs(), "replication stream ended");
-        self.memory.session_ended(error, lived);
+        let publication = &self.shared.config.publication;
+        self.memory.session_ended(error, lived, publication);
     }
 
     fn end(&mut self, error: SourceError) {
