@@ -97,3 +97,87 @@ fn cell(value: Option<Value<'_>>) -> Cell<'_> {
         Some(Value::Unchanged | Value::Binary(_)) | None => Cell::Missing,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use walcast_pgoutput::encode::tuple;
+    use walcast_pgoutput::{Column, Relation, RelationId, ReplicaIdentity};
+
+    use super::*;
+    use crate::Types;
+
+    /// Three text columns, the first of which is the identity.
+    fn shape() -> Arc<Shape> {
+        let column = |(nth, name)| Column {
+            key: nth == 0,
+            name: Bytes::from_static(name),
+            type_oid: 25,
+            type_modifier: -1,
+        };
+        let names: [&'static [u8]; 3] = [b"a", b"b", b"c"];
+        let relation = Relation {
+            id: RelationId(1),
+            schema: Bytes::from_static(b"public"),
+            name: Bytes::from_static(b"t"),
+            identity: ReplicaIdentity::Default,
+            columns: names.into_iter().enumerate().map(column).collect(),
+        };
+        Arc::new(Shape::new(&relation, None, &Types::default()))
+    }
+
+    fn cells(row: &Row) -> Vec<Cell<'_>> {
+        row.cells().collect()
+    }
+
+    #[test]
+    fn cells_of_a_full_row() {
+        use Value::{Binary, Null, Text, Unchanged};
+        let old = || Some(tuple([Text(b"old"), Null, Unchanged]));
+        for (values, fill, expected) in [
+            (
+                [Text(b"1"), Null, Text(b"")],
+                None,
+                [Cell::Text(b"1"), Cell::Null, Cell::Text(b"")],
+            ),
+            ([Unchanged; 3], None, [Cell::Missing; 3]),
+            (
+                [Unchanged; 3],
+                old(),
+                [Cell::Text(b"old"), Cell::Null, Cell::Missing],
+            ),
+            (
+                [Null, Text(b"new"), Text(b"")],
+                old(),
+                [Cell::Null, Cell::Text(b"new"), Cell::Text(b"")],
+            ),
+            ([Binary(b"1"); 3], old(), [Cell::Missing; 3]),
+        ] {
+            let row = Row::full(shape(), tuple(values), fill);
+            assert_eq!(cells(&row), expected, "{values:?}");
+            assert_eq!(row.cell(1), expected[1]);
+            assert_eq!(row.cell(3), Cell::Missing);
+            let known = (0..3).filter(|&nth| expected[nth] != Cell::Missing);
+            assert_eq!(row.known(), known.collect());
+            assert!(!row.is_key_only());
+        }
+    }
+
+    #[test]
+    fn a_key_has_the_identity_alone() {
+        let row = Row::key(
+            shape(),
+            tuple([Value::Text(b"1"), Value::Null, Value::Null]),
+        );
+        let expected = [Cell::Text(b"1"), Cell::Missing, Cell::Missing];
+        assert_eq!(cells(&row), expected);
+        assert!(row.is_key_only());
+    }
+
+    #[test]
+    fn a_row_shorter_than_its_shape_lacks_the_rest() {
+        let row = Row::full(shape(), tuple([Value::Null]), None);
+        let expected = [Cell::Null, Cell::Missing, Cell::Missing];
+        assert_eq!(cells(&row), expected);
+    }
+}

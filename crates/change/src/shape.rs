@@ -89,3 +89,61 @@ fn key(columns: &[Column], primary_key: Option<&[String]>) -> ColumnSet {
 fn text(bytes: &[u8]) -> Arc<str> {
     String::from_utf8_lossy(bytes).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use walcast_pgoutput::Column;
+
+    use super::*;
+
+    fn shape(schema: &'static [u8], keys: [bool; 3], primary_key: Option<&[&str]>) -> Shape {
+        let names: [&'static [u8]; 3] = [b"id", "ü\"".as_bytes(), b"c\xff"];
+        let column = |(name, key)| Column {
+            key,
+            name: Bytes::from_static(name),
+            type_oid: 20,
+            type_modifier: -1,
+        };
+        let relation = Relation {
+            id: RelationId(1),
+            schema: Bytes::from_static(schema),
+            name: Bytes::from_static(b"T"),
+            identity: ReplicaIdentity::Default,
+            columns: names.into_iter().zip(keys).map(column).collect(),
+        };
+        let primary_key = primary_key.map(|names| names.iter().map(|&name| name.into()).collect());
+        let primary_key: Option<Vec<String>> = primary_key;
+        Shape::new(&relation, primary_key.as_deref(), &Types::default())
+    }
+
+    #[test]
+    fn keys() {
+        let full = [true; 3];
+        for (identity, primary_key, expected) in [
+            (full, Some(&["id"][..]), &[0][..]),
+            (full, Some(&["ü\"", "id"]), &[0, 1]),
+            (full, None, &[0, 1, 2]),
+            (full, Some(&[]), &[0, 1, 2]),
+            (full, Some(&["id", "gone"]), &[0, 1, 2]),
+            ([false, true, false], None, &[1]),
+            ([false, true, false], Some(&["id"]), &[0]),
+            ([false; 3], None, &[]),
+        ] {
+            let shape = shape(b"public", identity, primary_key);
+            let expected: ColumnSet = expected.iter().copied().collect();
+            assert_eq!(shape.key, expected, "{identity:?} {primary_key:?}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        let shape = shape(b"", [true; 3], None);
+        assert_eq!((&*shape.schema, &*shape.table), ("pg_catalog", "T"));
+        assert_eq!(shape.column("ü\""), Some(1));
+        assert_eq!(shape.column("c\u{fffd}"), Some(2));
+        assert_eq!(shape.column("ID"), None);
+        assert_eq!(&*shape.columns[1].json_key, "\"ü\\\"\":".as_bytes());
+        assert_eq!(shape.columns[0].json, JsonType::Number);
+    }
+}

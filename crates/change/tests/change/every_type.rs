@@ -61,7 +61,7 @@ async fn types_of_users() -> Result<()> {
         labels.join(", ")
     );
     stream.client.batch_execute(&create).await?;
-    let strange = &STRANGE[..];
+    let strange = STRANGE;
     let labels: Vec<&str> = strange
         .iter()
         .copied()
