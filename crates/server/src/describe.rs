@@ -45,7 +45,11 @@ pub(crate) struct Describe {
 
 impl Describe {
     pub(crate) fn new(url: String, events: watch::Receiver<TableEvents>) -> Describe {
-        Describe { url, client: None, events }
+        Describe {
+            url,
+            client: None,
+            events,
+        }
     }
 
     /// Takes a Relation message into `decoder`, with what the catalogue adds.
@@ -66,7 +70,9 @@ impl Describe {
     /// Whether the owner of the table wants this kind of event told.
     pub(crate) fn publishes(&self, change: &Change) -> bool {
         let tables = self.events.borrow();
-        let Some(events) = tables.get(&change.shape.id) else { return true };
+        let Some(events) = tables.get(&change.shape.id) else {
+            return true;
+        };
         events.contains(match change.operation {
             Operation::Insert { .. } => Events::INSERT,
             Operation::Update { .. } => Events::UPDATE,
@@ -75,7 +81,11 @@ impl Describe {
         })
     }
 
-    async fn look_up(&mut self, relation: &Relation, types: &mut Types) -> Result<Vec<String>, DescribeError> {
+    async fn look_up(
+        &mut self,
+        relation: &Relation,
+        types: &mut Types,
+    ) -> Result<Vec<String>, DescribeError> {
         // A type may have been altered since it was looked up: a table is described anew rarely.
         types.forget(relation);
         let missing = types.missing(relation);
@@ -101,7 +111,11 @@ impl Describe {
 }
 
 /// Keeps the tables' event settings fresh until `stop`.
-pub(crate) async fn watch_events(url: String, events: watch::Sender<TableEvents>, stop: CancellationToken) {
+pub(crate) async fn watch_events(
+    url: String,
+    events: watch::Sender<TableEvents>,
+    stop: CancellationToken,
+) {
     let mut client = None;
     let mut failing = false;
     loop {
@@ -141,7 +155,10 @@ async fn read_events(
     for row in client.query(EVENTS, &[]).await? {
         let names: Vec<String> = row.try_get(1)?;
         let events = names.iter().filter_map(|name| Events::parse(name));
-        tables.insert(RelationId(row.try_get(0)?), events.fold(Events::NONE, Events::union));
+        tables.insert(
+            RelationId(row.try_get(0)?),
+            events.fold(Events::NONE, Events::union),
+        );
     }
     Ok(tables)
 }

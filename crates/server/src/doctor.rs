@@ -18,7 +18,9 @@ pub async fn doctor(config: &Config) -> Result<Vec<Finding>, ServeError> {
 
 /// Whether `serve` would refuse to start.
 pub fn has_errors(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.severity == Severity::Error)
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
 }
 
 fn rank(severity: Severity) -> u8 {
@@ -35,12 +37,18 @@ async fn migrations(config: &Config) -> Result<Vec<Finding>, ServeError> {
         return Ok(Vec::new());
     };
     let pending = pending(&client).await?;
-    let names: Vec<_> = pending.iter().map(|one| format!("{:04}_{}", one.version, one.name)).collect();
+    let names: Vec<_> = pending
+        .iter()
+        .map(|one| format!("{:04}_{}", one.version, one.name))
+        .collect();
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let (severity, remedy) = match config.migrate_on_start {
-        true => (Severity::Info, "nothing: `walcast serve` applies them at its start"),
+        true => (
+            Severity::Info,
+            "nothing: `walcast serve` applies them at its start",
+        ),
         false => (Severity::Error, "run `walcast migrate`"),
     };
     let what = format!("migrations not applied yet: {}", names.join(", "));
@@ -66,20 +74,35 @@ const LOGIN: &str = "
 /// What is doubtful about the login that checks row-level security. A function that a policy calls
 /// can put the role back to that login: it must be worth nothing.
 async fn checks(config: &Config) -> Result<Vec<Finding>, ServeError> {
-    let Some(url) = config.rls_url() else { return Ok(Vec::new()) };
+    let Some(url) = config.rls_url() else {
+        return Ok(Vec::new());
+    };
     let client = match connect_sql(url.expose(), "walcast doctor").await {
         Ok(client) => client,
         Err(error) => {
             let what = format!("the login of rls_database_url can't connect: {error}");
-            return Ok(vec![finding(Severity::Error, "rls_login", what, "check rls_database_url")]);
+            return Ok(vec![finding(
+                Severity::Error,
+                "rls_login",
+                what,
+                "check rls_database_url",
+            )]);
         }
     };
-    match client.query_one(LOGIN, &[&config.publication, &config.allowed_roles]).await {
+    match client
+        .query_one(LOGIN, &[&config.publication, &config.allowed_roles])
+        .await
+    {
         Ok(row) => Ok(judge_login(config, &row)),
         Err(error) => {
             let code = error.code().map_or("connection lost", |code| code.code());
             let what = format!("the login that checks can't be examined ({code})");
-            Ok(vec![finding(Severity::Warning, "rls_login", what, "run walcast doctor again")])
+            Ok(vec![finding(
+                Severity::Warning,
+                "rls_login",
+                what,
+                "run walcast doctor again",
+            )])
         }
     }
 }
@@ -94,9 +117,16 @@ fn judge_login(config: &Config, row: &tokio_postgres::Row) -> Vec<Finding> {
         (flag(1), "bypasses row-level security"),
         (flag(2), "may replicate"),
         (flag(4), "owns published tables"),
-        (flag(3), "inherits the rights of the roles it is a member of"),
+        (
+            flag(3),
+            "inherits the rights of the roles it is a member of",
+        ),
     ];
-    let too_much: Vec<_> = too_much.iter().filter(|(is_so, _)| *is_so).map(|(_, words)| *words).collect();
+    let too_much: Vec<_> = too_much
+        .iter()
+        .filter(|(is_so, _)| *is_so)
+        .map(|(_, words)| *words)
+        .collect();
     if !too_much.is_empty() {
         findings.push(finding(
             Severity::Warning,
@@ -109,20 +139,44 @@ fn judge_login(config: &Config, row: &tokio_postgres::Row) -> Vec<Finding> {
     if !names(5).is_empty() && !flag(0) {
         let roles = names(5).join(", ");
         let remedy = format!("GRANT {roles} TO {login};");
-        let what = format!("{login} is not a member of {roles}: nobody with these roles can subscribe");
-        findings.push(finding(Severity::Error, "rls_login_not_member", what, &remedy));
+        let what =
+            format!("{login} is not a member of {roles}: nobody with these roles can subscribe");
+        findings.push(finding(
+            Severity::Error,
+            "rls_login_not_member",
+            what,
+            &remedy,
+        ));
     }
     if !names(6).is_empty() {
-        let what = format!("allowed_roles names roles that do not exist: {}", names(6).join(", "));
-        findings.push(finding(Severity::Warning, "role_missing", what, "run walcast migrate, or correct allowed_roles"));
+        let what = format!(
+            "allowed_roles names roles that do not exist: {}",
+            names(6).join(", ")
+        );
+        findings.push(finding(
+            Severity::Warning,
+            "role_missing",
+            what,
+            "run walcast migrate, or correct allowed_roles",
+        ));
     }
     if config.rls_database_url.is_none() && too_much.is_empty() {
         let what = "database_url's login checks policies as well".to_owned();
-        findings.push(finding(Severity::Info, "rls_login_shared", what, "set rls_database_url to a login of its own"));
+        findings.push(finding(
+            Severity::Info,
+            "rls_login_shared",
+            what,
+            "set rls_database_url to a login of its own",
+        ));
     }
     findings
 }
 
 fn finding(severity: Severity, code: &'static str, what: String, remedy: &str) -> Finding {
-    Finding { severity, code, what, remedy: remedy.to_owned() }
+    Finding {
+        severity,
+        code,
+        what,
+        remedy: remedy.to_owned(),
+    }
 }

@@ -52,25 +52,45 @@ pub(crate) fn routes(
     context: Arc<Context>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone + Send + Sync + 'static {
     let with = warp::any().map(move || context.clone());
-    let health = warp::path!("health").and(warp::get()).map(|| text(StatusCode::OK, "ok\n".into()));
-    let ready = warp::path!("ready").and(warp::get()).and(with.clone()).map(|context: Arc<Context>| {
-        let (ready, report) = context.readiness.report();
-        json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
-    });
-    let metrics = warp::path!("metrics").and(warp::get()).and(with.clone()).map(|context: Arc<Context>| {
-        context.sockets.measure(&context.metrics);
-        context.readiness.measure(&context.metrics);
-        let mut reply = text(StatusCode::OK, context.metrics.text());
-        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        reply.headers_mut().insert(CONTENT_TYPE, kind.parse().expect("a header value"));
-        reply
-    });
-    let page = warp::path::end().and(warp::get()).and(with.clone()).map(|context: Arc<Context>| {
-        context.page.as_ref().map_or_else(not_found, Page::html)
-    });
-    let users = warp::path!("page.json").and(warp::get()).and(with.clone()).map(|context: Arc<Context>| {
-        context.page.as_ref().map_or_else(not_found, Page::users)
-    });
+    let health = warp::path!("health")
+        .and(warp::get())
+        .map(|| text(StatusCode::OK, "ok\n".into()));
+    let ready =
+        warp::path!("ready")
+            .and(warp::get())
+            .and(with.clone())
+            .map(|context: Arc<Context>| {
+                let (ready, report) = context.readiness.report();
+                json(
+                    if ready {
+                        StatusCode::OK
+                    } else {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    },
+                    &report,
+                )
+            });
+    let metrics = warp::path!("metrics")
+        .and(warp::get())
+        .and(with.clone())
+        .map(|context: Arc<Context>| {
+            context.sockets.measure(&context.metrics);
+            context.readiness.measure(&context.metrics);
+            let mut reply = text(StatusCode::OK, context.metrics.text());
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            reply
+                .headers_mut()
+                .insert(CONTENT_TYPE, kind.parse().expect("a header value"));
+            reply
+        });
+    let page = warp::path::end()
+        .and(warp::get())
+        .and(with.clone())
+        .map(|context: Arc<Context>| context.page.as_ref().map_or_else(not_found, Page::html));
+    let users = warp::path!("page.json")
+        .and(warp::get())
+        .and(with.clone())
+        .map(|context: Arc<Context>| context.page.as_ref().map_or_else(not_found, Page::users));
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let realtime = warp::path!("realtime")
         .and(warp::header::headers_cloned())
@@ -102,7 +122,10 @@ async fn rejected(rejection: warp::Rejection) -> Result<Body, Infallible> {
         }
         false => StatusCode::BAD_REQUEST,
     };
-    Ok(problem(status, status.canonical_reason().unwrap_or("error")))
+    Ok(problem(
+        status,
+        status.canonical_reason().unwrap_or("error"),
+    ))
 }
 
 /// Answers a WebSocket handshake and leaves the socket to a task of its own.
@@ -118,17 +141,25 @@ async fn upgrade(
         Err(refusal) => return refusal,
     };
     let Some(on_upgrade) = on_upgrade else {
-        return problem(StatusCode::BAD_REQUEST, "this connection can't be upgraded (use HTTP/1.1)");
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "this connection can't be upgraded (use HTTP/1.1)",
+        );
     };
     if !origin_allowed(&headers, &context.allowed_origins) {
-        return problem(StatusCode::FORBIDDEN, "this origin is not allowed (setting allowed_origins)");
+        return problem(
+            StatusCode::FORBIDDEN,
+            "this origin is not allowed (setting allowed_origins)",
+        );
     }
     if context.stop.is_cancelled() {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping");
     }
     let token = token(&headers, &query);
     let address = client_address(peer.ip(), &headers, &context.trusted_proxies);
-    context.tasks.spawn(talk(context.clone(), on_upgrade, address, token));
+    context
+        .tasks
+        .spawn(talk(context.clone(), on_upgrade, address, token));
     let mut reply = Response::new(String::new());
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let fields = [
@@ -137,12 +168,19 @@ async fn upgrade(
         (http::header::SEC_WEBSOCKET_ACCEPT, accept_key(&key)),
     ];
     for (name, value) in fields {
-        reply.headers_mut().insert(name, value.parse().expect("letters and digits only"));
+        reply
+            .headers_mut()
+            .insert(name, value.parse().expect("letters and digits only"));
     }
     reply
 }
 
-async fn talk(context: Arc<Context>, on_upgrade: OnUpgrade, address: IpAddr, token: Option<String>) {
+async fn talk(
+    context: Arc<Context>,
+    on_upgrade: OnUpgrade,
+    address: IpAddr,
+    token: Option<String>,
+) {
     let upgraded = match on_upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(%error, "upgrade failed"),
@@ -152,7 +190,13 @@ async fn talk(context: Arc<Context>, on_upgrade: OnUpgrade, address: IpAddr, tok
     let Ok(parts) = parts else {
         return debug!("the upgraded connection is not one of ours");
     };
-    let session = Session::begin(context.shared.clone(), context.codec, address, token.as_deref()).await;
+    let session = Session::begin(
+        context.shared.clone(),
+        context.codec,
+        address,
+        token.as_deref(),
+    )
+    .await;
     drop(token);
     let entry = context.sockets.enter(&session);
     let (stream, settings) = (parts.io.into_inner(), context.socket);
@@ -164,41 +208,74 @@ async fn talk(context: Arc<Context>, on_upgrade: OnUpgrade, address: IpAddr, tok
 
 fn handshake_key(headers: &HeaderMap) -> Result<String, Body> {
     let has = |name, word: &str| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
+        let values = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
     };
     if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
-        let mut reply = problem(StatusCode::UPGRADE_REQUIRED, "connect with a WebSocket client");
-        reply.headers_mut().insert(UPGRADE, "websocket".parse().expect("a header value"));
+        let mut reply = problem(
+            StatusCode::UPGRADE_REQUIRED,
+            "connect with a WebSocket client",
+        );
+        reply
+            .headers_mut()
+            .insert(UPGRADE, "websocket".parse().expect("a header value"));
         return Err(reply);
     }
     if !has(http::header::SEC_WEBSOCKET_VERSION, "13") {
-        let mut reply = problem(StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13");
+        let mut reply = problem(
+            StatusCode::UPGRADE_REQUIRED,
+            "the WebSocket version must be 13",
+        );
         let version = "13".parse().expect("a header value");
-        reply.headers_mut().insert(http::header::SEC_WEBSOCKET_VERSION, version);
+        reply
+            .headers_mut()
+            .insert(http::header::SEC_WEBSOCKET_VERSION, version);
         return Err(reply);
     }
-    let key = headers.get(http::header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
+    let key = headers
+        .get(http::header::SEC_WEBSOCKET_KEY)
+        .and_then(|key| key.to_str().ok());
     // 16 bytes in base64 (RFC 6455, section 4.1).
-    match key.map(str::trim).filter(|key| key.len() == 24 && key.ends_with("==")) {
+    match key
+        .map(str::trim)
+        .filter(|key| key.len() == 24 && key.ends_with("=="))
+    {
         Some(key) => Ok(key.to_owned()),
-        None => Err(problem(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing or malformed")),
+        None => Err(problem(
+            StatusCode::BAD_REQUEST,
+            "Sec-WebSocket-Key is missing or malformed",
+        )),
     }
 }
 
 /// A browser always says its origin; other clients need not.
 fn origin_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let Some(origin) = headers.get(ORIGIN) else {
+        return true;
+    };
     let origin = origin.to_str().unwrap_or_default();
-    allowed.iter().any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
+    allowed
+        .iter()
+        .any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
 }
 
 /// The client's own address: behind proxies that we trust, the last one that they did not add
 /// themselves.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-    let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let forwarded: Vec<&str> = forwarded.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let forwarded = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let forwarded: Vec<&str> = forwarded
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
     let mut address = peer;
     for hop in forwarded.iter().rev() {
         match hop.parse() {
@@ -211,15 +288,21 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpA
 
 /// `Authorization: Bearer …` first, else `?token=…`.
 fn token(headers: &HeaderMap, query: &str) -> Option<String> {
-    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let header = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     let bearer = header.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then(|| token.trim().to_owned())
     });
     let parameter = || {
         let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         // A JWT is made of letters, digits, `-`, `_` and `.`: nothing in it is percent-encoded.
-        pairs.find(|(name, _)| *name == "token").map(|(_, token)| token.to_owned())
+        pairs
+            .find(|(name, _)| *name == "token")
+            .map(|(_, token)| token.to_owned())
     };
     bearer.or_else(parameter).filter(|token| !token.is_empty())
 }
@@ -252,9 +335,15 @@ mod tests {
     use super::*;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), value.parse().expect("a header value"))
-        }).collect()
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (
+                    http::HeaderName::from_static(name),
+                    value.parse().expect("a header value"),
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -263,14 +352,34 @@ mod tests {
         let upgrade = ("upgrade", "WebSocket");
         let version = ("sec-websocket-version", "13");
         for (fields, expected) in [
-            (vec![key, upgrade, version, ("connection", "keep-alive, Upgrade")], 101),
+            (
+                vec![key, upgrade, version, ("connection", "keep-alive, Upgrade")],
+                101,
+            ),
             (vec![key, version, ("connection", "Upgrade")], 426),
             (vec![key, upgrade, version, ("connection", "close")], 426),
-            (vec![key, upgrade, ("sec-websocket-version", "12"), ("connection", "Upgrade")], 426),
+            (
+                vec![
+                    key,
+                    upgrade,
+                    ("sec-websocket-version", "12"),
+                    ("connection", "Upgrade"),
+                ],
+                426,
+            ),
             (vec![upgrade, version, ("connection", "Upgrade")], 400),
-            (vec![("sec-websocket-key", "x"), upgrade, version, ("connection", "Upgrade")], 400),
+            (
+                vec![
+                    ("sec-websocket-key", "x"),
+                    upgrade,
+                    version,
+                    ("connection", "Upgrade"),
+                ],
+                400,
+            ),
         ] {
-            let status = handshake_key(&headers(&fields)).map_or_else(|reply| reply.status().as_u16(), |_| 101);
+            let status = handshake_key(&headers(&fields))
+                .map_or_else(|reply| reply.status().as_u16(), |_| 101);
             assert_eq!(status, expected, "{fields:?}");
         }
     }
@@ -287,19 +396,33 @@ mod tests {
             (Some("https://good.com:8443"), false),
             (Some("http://good.com"), false),
         ] {
-            let fields: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
-            assert_eq!(origin_allowed(&headers(&fields), &allowed), expected, "{origin:?}");
+            let fields: Vec<_> = origin
+                .map(|origin| ("origin", origin))
+                .into_iter()
+                .collect();
+            assert_eq!(
+                origin_allowed(&headers(&fields), &allowed),
+                expected,
+                "{origin:?}"
+            );
             assert!(origin_allowed(&headers(&fields), &["*".to_owned()]));
         }
     }
 
     #[test]
     fn forwarded_addresses_are_believed_of_trusted_proxies_only() {
-        let trusted: Vec<Network> = ["10.0.0.0/8"].iter().map(|text| Network::parse(text).expect("a network")).collect();
+        let trusted: Vec<Network> = ["10.0.0.0/8"]
+            .iter()
+            .map(|text| Network::parse(text).expect("a network"))
+            .collect();
         for (peer, forwarded, expected) in [
             ("203.0.113.1", "198.51.100.7", "203.0.113.1"),
             ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
-            ("10.0.0.1", "192.0.2.9, 198.51.100.7, 10.0.0.2", "198.51.100.7"),
+            (
+                "10.0.0.1",
+                "192.0.2.9, 198.51.100.7, 10.0.0.2",
+                "198.51.100.7",
+            ),
             ("10.0.0.1", "198.51.100.7, nonsense", "10.0.0.1"),
             ("10.0.0.1", "", "10.0.0.1"),
         ] {
@@ -320,8 +443,15 @@ mod tests {
             (Some("Basic h"), "token=q", Some("q")),
             (Some("h"), "", None),
         ] {
-            let fields: Vec<_> = header.map(|value| ("authorization", value)).into_iter().collect();
-            assert_eq!(token(&headers(&fields), query).as_deref(), expected, "{header:?} {query}");
+            let fields: Vec<_> = header
+                .map(|value| ("authorization", value))
+                .into_iter()
+                .collect();
+            assert_eq!(
+                token(&headers(&fields), query).as_deref(),
+                expected,
+                "{header:?} {query}"
+            );
         }
     }
 }

@@ -41,8 +41,11 @@ impl Listener {
     /// its [`Peer`].
     pub(crate) async fn run<S, B>(self, socket: TcpListener, service: S)
     where
-        S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>, Error = std::convert::Infallible>
-            + Clone
+        S: Service<
+                http::Request<hyper::body::Incoming>,
+                Response = http::Response<B>,
+                Error = std::convert::Infallible,
+            > + Clone
             + Send
             + Sync
             + 'static,
@@ -78,8 +81,11 @@ impl Listener {
 
     async fn serve<S, B>(self, tcp: TcpStream, peer: SocketAddr, service: S)
     where
-        S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>, Error = std::convert::Infallible>
-            + Clone
+        S: Service<
+                http::Request<hyper::body::Incoming>,
+                Response = http::Response<B>,
+                Error = std::convert::Infallible,
+            > + Clone
             + Send
             + 'static,
         S::Future: Send,
@@ -97,10 +103,11 @@ impl Listener {
                 Err(_) => return debug!("TLS handshake timed out"),
             },
         };
-        let answer = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            service.clone().call(request)
-        });
+        let answer =
+            hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(Peer(peer));
+                service.clone().call(request)
+            });
         let mut builder = Builder::new(hyper_util::rt::TokioExecutor::new()).http1_only();
         builder
             .http1()

@@ -20,15 +20,21 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return refuse(error),
     };
+    // Also what is wrong is easier to see beside everything that is in force.
+    if command == Command::CheckConfig {
+        print!("{}", settings.describe());
+    }
     let config = match settings.config(&command) {
         Ok(config) => config,
         Err(error) => return refuse(error),
     };
     // Two libraries of this binary bring a provider for TLS each; this says which one counts.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(run(command, settings, config)),
+        Ok(runtime) => runtime.block_on(run(command, config)),
         Err(error) => Err(error).context("the runtime can't be started"),
     };
     match done {
@@ -40,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command, settings: Settings, config: Config) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => {
             logs::begin(config.log_format, &config.log_level);
@@ -51,7 +57,7 @@ async fn run(command: Command, settings: Settings, config: Config) -> anyhow::Re
             let mut client = connect_sql(config.database()?.expose(), "walcast migrate").await?;
             migrate(&mut client).await?;
         }
-        Command::CheckConfig => print!("{}", settings.describe()),
+        Command::CheckConfig => println!("# these settings are fine"),
         Command::Doctor => {
             let findings = doctor(&config).await?;
             for finding in &findings {
@@ -63,7 +69,9 @@ async fn run(command: Command, settings: Settings, config: Config) -> anyhow::Re
             println!("ready to serve");
         }
         Command::Token(request) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             println!("{}", token::make_token(&config, &request, now.as_secs())?);
         }
         other => anyhow::bail!("{other:?} is not available in this version"),

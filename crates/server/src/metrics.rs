@@ -83,19 +83,68 @@ impl Metrics {
 
     fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("walcast");
-        r.register("transactions", "Transactions read from the stream", self.transactions.clone());
-        r.register("changes", "Changes read from the stream", self.changes.clone());
-        r.register("changes_repeated", "Changes that Postgres sent again", self.repeated.clone());
+        r.register(
+            "transactions",
+            "Transactions read from the stream",
+            self.transactions.clone(),
+        );
+        r.register(
+            "changes",
+            "Changes read from the stream",
+            self.changes.clone(),
+        );
+        r.register(
+            "changes_repeated",
+            "Changes that Postgres sent again",
+            self.repeated.clone(),
+        );
         r.register("frames", "Frames encoded for changes", self.frames.clone());
-        r.register("deliveries", "Frames queued for subscribers", self.deliveries.clone());
-        r.register("subscriptions", "Table subscriptions that are live", self.subscriptions.clone());
-        r.register("client_messages", "Messages received from clients", self.messages.clone());
-        r.register("refusals", "Errors told to clients, by code", self.refusals.clone());
-        r.register("tokens_refused", "Tokens refused, by reason", self.tokens_refused.clone());
-        r.register("connections_closed", "Connections ended by this server, by reason", self.closings.clone());
-        r.register("connections", "Open WebSocket connections", self.connections.clone());
-        r.register_with_unit("outbox", "Waiting in all outboxes", Unit::Bytes, self.outbox_bytes.clone());
-        r.register("streaming", "1 while the replication stream is live", self.streaming.clone());
+        r.register(
+            "deliveries",
+            "Frames queued for subscribers",
+            self.deliveries.clone(),
+        );
+        r.register(
+            "subscriptions",
+            "Table subscriptions that are live",
+            self.subscriptions.clone(),
+        );
+        r.register(
+            "client_messages",
+            "Messages received from clients",
+            self.messages.clone(),
+        );
+        r.register(
+            "refusals",
+            "Errors told to clients, by code",
+            self.refusals.clone(),
+        );
+        r.register(
+            "tokens_refused",
+            "Tokens refused, by reason",
+            self.tokens_refused.clone(),
+        );
+        r.register(
+            "connections_closed",
+            "Connections ended by this server, by reason",
+            self.closings.clone(),
+        );
+        r.register(
+            "connections",
+            "Open WebSocket connections",
+            self.connections.clone(),
+        );
+        r.register_with_unit(
+            "outbox",
+            "Waiting in all outboxes",
+            Unit::Bytes,
+            self.outbox_bytes.clone(),
+        );
+        r.register(
+            "streaming",
+            "1 while the replication stream is live",
+            self.streaming.clone(),
+        );
         r.register_with_unit(
             "replication_lag",
             "WAL written by Postgres and not yet acknowledged",
@@ -120,11 +169,32 @@ impl Metrics {
             Unit::Seconds,
             self.stream_silence_seconds.clone(),
         );
-        r.register("rls_verdicts", "Verdicts of row-level security, by tier", self.rls_verdicts.clone());
-        r.register("rls_errors", "Checks that failed and so were denials", self.rls_errors.clone());
-        r.register_with_unit("rls_time", "Time spent in checks, by tier", Unit::Seconds, self.rls_seconds.clone());
-        r.register("rls_reloads", "Batches judged again since policies or grants had changed", self.rls_reloads.clone());
-        r.register("rls_waits", "Waits for a transaction to become visible", self.rls_waits.clone());
+        r.register(
+            "rls_verdicts",
+            "Verdicts of row-level security, by tier",
+            self.rls_verdicts.clone(),
+        );
+        r.register(
+            "rls_errors",
+            "Checks that failed and so were denials",
+            self.rls_errors.clone(),
+        );
+        r.register_with_unit(
+            "rls_time",
+            "Time spent in checks, by tier",
+            Unit::Seconds,
+            self.rls_seconds.clone(),
+        );
+        r.register(
+            "rls_reloads",
+            "Batches judged again since policies or grants had changed",
+            self.rls_reloads.clone(),
+        );
+        r.register(
+            "rls_waits",
+            "Waits for a transaction to become visible",
+            self.rls_waits.clone(),
+        );
     }
 
     pub(crate) fn change(&self, change: &Change) {
@@ -151,7 +221,11 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, code: Code) {
-        self.refusals.get_or_create(&Kind { kind: code.as_str() }).inc();
+        self.refusals
+            .get_or_create(&Kind {
+                kind: code.as_str(),
+            })
+            .inc();
     }
 
     pub(crate) fn token_refused(&self, kind: &'static str) {
@@ -173,22 +247,39 @@ impl Metrics {
 
     /// Takes over what the checks have counted.
     pub(crate) fn checks(&self, counts: &Counts) {
-        let tiers = [("privileges", counts.privileges), ("image", counts.image), ("key", counts.key)];
+        let tiers = [
+            ("privileges", counts.privileges),
+            ("image", counts.image),
+            ("key", counts.key),
+        ];
         for (tier, tier_counts) in tiers {
-            for (result, count) in [("visible", tier_counts.visible), ("hidden", tier_counts.hidden)] {
+            for (result, count) in [
+                ("visible", tier_counts.visible),
+                ("hidden", tier_counts.hidden),
+            ] {
                 let verdicts = self.rls_verdicts.get_or_create(&Verdict { tier, result });
                 verdicts.inner().store(count, Relaxed);
             }
             let seconds = self.rls_seconds.get_or_create(&Tier { tier });
-            seconds.inner().store(tier_counts.time.as_secs_f64().to_bits(), Relaxed);
+            seconds
+                .inner()
+                .store(tier_counts.time.as_secs_f64().to_bits(), Relaxed);
         }
-        for (tier, result, count) in [("none", "unknown", counts.unknown), ("none", "refused", counts.refused)] {
+        for (tier, result, count) in [
+            ("none", "unknown", counts.unknown),
+            ("none", "refused", counts.refused),
+        ] {
             let verdicts = self.rls_verdicts.get_or_create(&Verdict { tier, result });
             verdicts.inner().store(count, Relaxed);
         }
         for (class, count) in &counts.errors {
-            let class = ErrorClass { class: class.clone() };
-            self.rls_errors.get_or_create(&class).inner().store(*count, Relaxed);
+            let class = ErrorClass {
+                class: class.clone(),
+            };
+            self.rls_errors
+                .get_or_create(&class)
+                .inner()
+                .store(*count, Relaxed);
         }
         self.rls_reloads.inner().store(counts.reloads, Relaxed);
         self.rls_waits.inner().store(counts.waits, Relaxed);

@@ -36,7 +36,10 @@ impl Page {
             Some(path) => serde_json::from_str(&std::fs::read_to_string(path)?)?,
             None => serde_json::json!({ "users": [] }),
         };
-        Ok(Page { users, policy: policy(HTML) })
+        Ok(Page {
+            users,
+            policy: policy(HTML),
+        })
     }
 
     pub(crate) fn html(&self) -> Response<String> {
@@ -48,14 +51,18 @@ impl Page {
             (HeaderName::from_static("x-content-type-options"), "nosniff"),
             (HeaderName::from_static("referrer-policy"), "no-referrer"),
         ] {
-            reply.headers_mut().insert(name, value.parse().expect("plain ASCII"));
+            reply
+                .headers_mut()
+                .insert(name, value.parse().expect("plain ASCII"));
         }
         reply
     }
 
     pub(crate) fn users(&self) -> Response<String> {
         let mut reply = json(StatusCode::OK, &self.users);
-        reply.headers_mut().insert(CACHE_CONTROL, "no-store".parse().expect("plain ASCII"));
+        reply
+            .headers_mut()
+            .insert(CACHE_CONTROL, "no-store".parse().expect("plain ASCII"));
         reply
     }
 }
@@ -77,7 +84,8 @@ fn policy(html: &str) -> String {
 /// The text of the first `<element>`.
 fn inner<'a>(html: &'a str, element: &str) -> Option<&'a str> {
     let (_, rest) = html.split_once(&format!("<{element}>"))?;
-    rest.split_once(&format!("</{element}>")).map(|(text, _)| text)
+    rest.split_once(&format!("</{element}>"))
+        .map(|(text, _)| text)
 }
 
 #[cfg(test)]
@@ -88,10 +96,15 @@ mod tests {
     fn the_page_has_one_script_and_one_style_that_its_policy_names() {
         for element in ["script", "style"] {
             assert_eq!(HTML.matches(&format!("<{element}")).count(), 1, "{element}");
-            assert!(inner(HTML, element).is_some_and(|text| !text.trim().is_empty()), "{element}");
+            assert!(
+                inner(HTML, element).is_some_and(|text| !text.trim().is_empty()),
+                "{element}"
+            );
         }
         assert_eq!(policy(HTML).matches("sha256-").count(), 2);
-        for outside in ["http://", "https://", " src=", "@import", "style=\"", "onclick="] {
+        for outside in [
+            "http://", "https://", " src=", "@import", "style=\"", "onclick=",
+        ] {
             assert!(!HTML.contains(outside), "{outside}");
         }
     }

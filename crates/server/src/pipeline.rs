@@ -75,14 +75,24 @@ impl Progress {
     /// is to come. No change was seen for a while: then a byte before the next transaction can
     /// begin, a commit record being longer than that.
     fn cursor(&self) -> Cursor {
-        let idle = Cursor { commit_lsn: Lsn(self.acknowledged.0.saturating_sub(1)), ordinal: 0 };
+        let idle = Cursor {
+            commit_lsn: Lsn(self.acknowledged.0.saturating_sub(1)),
+            ordinal: 0,
+        };
         self.taken.max(idle)
     }
 }
 
 impl<C: RowCheck> Pipeline<C> {
-    /// Runs until `stop`, or until the stream fails for good.
+    /// Runs until `stop`, or until the stream fails for good. The last acknowledgement reaches
+    /// Postgres before it ends.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        let ended = self.follow(stop).await;
+        self.source.close().await;
+        ended
+    }
+
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
         let mut state = self.source.state();
         loop {
             tokio::select! {
@@ -111,7 +121,9 @@ impl<C: RowCheck> Pipeline<C> {
         let mut plan = Plan::default();
         let mut next = Some(first);
         for _ in 0..MESSAGES_MAX {
-            let Some(event) = next.take().or_else(|| self.source.try_next()) else { break };
+            let Some(event) = next.take().or_else(|| self.source.try_next()) else {
+                break;
+            };
             self.take(event, &mut plan).await;
             if plan.len() >= self.limits.changes_max
                 || plan.bytes() >= self.limits.bytes_max
@@ -201,8 +213,10 @@ impl<C: RowCheck> Pipeline<C> {
     async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<bool>> {
         let mut allowed = HashMap::new();
         for (at, change, viewers) in plan.truncations() {
-            let viewers: Vec<_> =
-                viewers.iter().filter_map(|number| self.audience.viewer(*number).cloned()).collect();
+            let viewers: Vec<_> = viewers
+                .iter()
+                .filter_map(|number| self.audience.viewer(*number).cloned())
+                .collect();
             allowed.insert(at, self.check.table(&change.shape, &viewers).await);
         }
         allowed
@@ -210,11 +224,19 @@ impl<C: RowCheck> Pipeline<C> {
 
     /// Changes were lost before they came here. Nobody may be left to believe otherwise.
     fn gap(&mut self, gap: &walcast_source::Gap) {
-        warn!(reason = gap.reason.name(), "changes were lost; telling all subscribers");
+        warn!(
+            reason = gap.reason.name(),
+            "changes were lost; telling all subscribers"
+        );
         self.decoder.restart();
         self.progress = Progress::default();
         let mut payload = Vec::new();
-        self.codec.notice(&Notice::Gap { reason: gap.reason.name() }, &mut payload);
+        self.codec.notice(
+            &Notice::Gap {
+                reason: gap.reason.name(),
+            },
+            &mut payload,
+        );
         let frame = frame(OpCode::Text, &payload);
         for outbox in self.audience.outboxes() {
             outbox.push(frame.clone());
@@ -247,12 +269,23 @@ impl<C: RowCheck> Pipeline<C> {
     }
 
     fn begin(&mut self, begin: Begin) {
-        let Begin { id, connection, viewer, spec, outbox, acknowledge, done } = begin;
+        let Begin {
+            id,
+            connection,
+            viewer,
+            spec,
+            outbox,
+            acknowledge,
+            done,
+        } = begin;
         // The acknowledgement goes first, so that no change can stand before it.
         if done.is_closed() || outbox.push(acknowledge(self.progress.cursor())) == Pushed::Closed {
             return;
         }
-        match self.audience.subscribe(id, connection, &viewer, spec, outbox) {
+        match self
+            .audience
+            .subscribe(id, connection, &viewer, spec, outbox)
+        {
             Ok(()) => {
                 if done.send(()).is_err() {
                     let _ = self.audience.unsubscribe(id);
@@ -282,7 +315,10 @@ impl Patience {
     const MAX: Duration = Duration::from_secs(1);
 
     pub(crate) fn new() -> Patience {
-        Patience { left: Self::MAX, since: Instant::now() }
+        Patience {
+            left: Self::MAX,
+            since: Instant::now(),
+        }
     }
 
     async fn wait(&mut self, crowded: &mut Vec<Arc<Outbox>>) {

@@ -96,10 +96,19 @@ impl Plan {
             } else {
                 let viewer = self.viewer(group.viewer, audience);
                 let questions = &mut self.batch.questions;
-                (new.ask(group, viewer, questions), old.ask(group, viewer, questions))
+                (
+                    new.ask(group, viewer, questions),
+                    old.ask(group, viewer, questions),
+                )
             };
-            if matches!(change.operation, Operation::Truncate) || asked != (Asking::No, Asking::No) {
-                groups.push(Asked { group: number, viewer: group.viewer, new: asked.0, old: asked.1 });
+            if matches!(change.operation, Operation::Truncate) || asked != (Asking::No, Asking::No)
+            {
+                groups.push(Asked {
+                    group: number,
+                    viewer: group.viewer,
+                    new: asked.0,
+                    old: asked.1,
+                });
             }
         }
         if !groups.is_empty() {
@@ -112,7 +121,9 @@ impl Plan {
     fn viewer(&mut self, number: u32, audience: &Audience) -> u32 {
         let viewers = &mut self.batch.viewers;
         *self.viewers.entry(number).or_insert_with(|| {
-            let viewer = audience.viewer(number).expect("a group's viewer is among the viewers");
+            let viewer = audience
+                .viewer(number)
+                .expect("a group's viewer is among the viewers");
             viewers.push(viewer.clone());
             (viewers.len() - 1) as u32
         })
@@ -139,13 +150,24 @@ impl Plan {
         crowded: &mut Vec<Arc<Outbox>>,
     ) -> Published {
         let mut published = Published::default();
-        let Some(planned) = self.changes.get(at) else { return published };
-        let mut frames = Frames { change: &planned.change, codec, made: HashMap::new() };
+        let Some(planned) = self.changes.get(at) else {
+            return published;
+        };
+        let mut frames = Frames {
+            change: &planned.change,
+            codec,
+            made: HashMap::new(),
+        };
         for (nth, asked) in planned.groups.iter().enumerate() {
-            let Some(group) = audience.group(asked.group) else { continue };
+            let Some(group) = audience.group(asked.group) else {
+                continue;
+            };
             let view = match planned.change.operation {
                 Operation::Truncate => {
-                    let allowed = verdicts.truncations.get(&at).and_then(|allowed| allowed.get(nth));
+                    let allowed = verdicts
+                        .truncations
+                        .get(&at)
+                        .and_then(|allowed| allowed.get(nth));
                     (allowed == Some(&true)).then_some(View::Truncate)
                 }
                 _ => planned.view(asked, group, &verdicts.answers),
@@ -187,7 +209,9 @@ fn seen(asking: Asking, row: Option<&Row>, group: &Group, answers: &Answers) -> 
         Asking::No => Seen::No,
         Asking::Unknown => Seen::Unknown,
         Asking::Answer { question, nth } => match answers.verdict(question, nth) {
-            Verdict::Visible(columns) if reads_filter(group, row, columns) => Seen::Yes(columns.clone()),
+            Verdict::Visible(columns) if reads_filter(group, row, columns) => {
+                Seen::Yes(columns.clone())
+            }
             Verdict::Visible(_) | Verdict::Hidden => Seen::No,
             Verdict::Unknown => Seen::Unknown,
         },
@@ -197,9 +221,10 @@ fn seen(asking: Asking, row: Option<&Row>, group: &Group, answers: &Answers) -> 
 /// A filter on a column that the viewer may not read would tell its value.
 fn reads_filter(group: &Group, row: Option<&Row>, columns: &ColumnSet) -> bool {
     match (&group.spec.filter, row) {
-        (Some(filter), Some(row)) => {
-            row.shape().column(filter.column()).is_some_and(|index| columns.contains(index))
-        }
+        (Some(filter), Some(row)) => row
+            .shape()
+            .column(filter.column())
+            .is_some_and(|index| columns.contains(index)),
         _ => true,
     }
 }
@@ -220,12 +245,25 @@ impl<'a> Image<'a> {
             Version::New => change.new(),
             Version::Old => change.old(),
         };
-        Image { row, version, xid: change.xid, question: None, asked: HashMap::new() }
+        Image {
+            row,
+            version,
+            xid: change.xid,
+            question: None,
+            asked: HashMap::new(),
+        }
     }
 
     fn ask(&mut self, group: &Group, viewer: u32, questions: &mut Vec<Question>) -> Asking {
-        let Some(row) = self.row else { return Asking::No };
-        match group.spec.filter.as_ref().map_or(Some(true), |filter| filter.selects(row)) {
+        let Some(row) = self.row else {
+            return Asking::No;
+        };
+        match group
+            .spec
+            .filter
+            .as_ref()
+            .map_or(Some(true), |filter| filter.selects(row))
+        {
             Some(false) => return Asking::No,
             None => return Asking::Unknown,
             Some(true) => {}
@@ -233,7 +271,12 @@ impl<'a> Image<'a> {
         let question = *self.question.get_or_insert_with(|| {
             let viewers = Vec::new();
             let (version, xid) = (self.version, Some(self.xid));
-            questions.push(Question { row: row.clone(), version, xid, viewers });
+            questions.push(Question {
+                row: row.clone(),
+                version,
+                xid,
+                viewers,
+            });
             questions.len() - 1
         });
         let nth = *self.asked.entry(viewer).or_insert_with(|| {
@@ -256,11 +299,22 @@ impl Frames<'_> {
     fn get(&mut self, group: &Group, view: View) -> Bytes {
         let (change, codec) = (self.change, self.codec);
         let key = (group.spec.format, group.spec.channel.clone(), view);
-        let made = self.made.entry(key).or_insert_with_key(|(format, channel, view)| {
-            let mut payload = Vec::with_capacity(256 + 2 * change.size_bytes());
-            codec.delivery(&Delivery { change, view, channel, format: *format }, &mut payload);
-            frame(OpCode::Text, &payload)
-        });
+        let made = self
+            .made
+            .entry(key)
+            .or_insert_with_key(|(format, channel, view)| {
+                let mut payload = Vec::with_capacity(256 + 2 * change.size_bytes());
+                codec.delivery(
+                    &Delivery {
+                        change,
+                        view,
+                        channel,
+                        format: *format,
+                    },
+                    &mut payload,
+                );
+                frame(OpCode::Text, &payload)
+            });
         made.clone()
     }
 }

@@ -33,13 +33,19 @@ impl Readiness {
     }
 
     pub(crate) fn measure(&self, metrics: &Metrics) {
-        metrics.streaming.set(i64::from(self.state.borrow().is_ready()));
+        metrics
+            .streaming
+            .set(i64::from(self.state.borrow().is_ready()));
         metrics.lag_bytes.set(signed(self.progress.lag_bytes()));
-        metrics.retained_bytes.set(signed(self.progress.retained_bytes()));
+        metrics
+            .retained_bytes
+            .set(signed(self.progress.retained_bytes()));
         let heard = self.progress.last_message();
         let silence = heard.and_then(|at| SystemTime::now().duration_since(at).ok());
         metrics.checks(&self.check.read());
-        metrics.stream_silence_seconds.set(silence.map_or(0.0, |silence| silence.as_secs_f64()));
+        metrics
+            .stream_silence_seconds
+            .set(silence.map_or(0.0, |silence| silence.as_secs_f64()));
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use walcast_auth::Verifier;
 use walcast_change::{Decoder, Types};
 use walcast_hub::{Audience, Closing, ConnectionLimits, Connections};
@@ -45,9 +45,14 @@ pub enum ServeError {
     #[error(transparent)]
     Check(#[from] walcast_rls::ConnectError),
     #[error("can't listen on {address}: {source} (setting listen)")]
-    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    Listen {
+        address: std::net::SocketAddr,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Tls(#[from] crate::listener::TlsError),
+    #[error("the pipeline failed: {0}; please report this")]
+    Pipeline(tokio::task::JoinError),
     #[error(transparent)]
     Page(#[from] crate::page::PageError),
 }
@@ -71,12 +76,17 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     // First the port: if it is taken, nothing is done to the database.
     let socket = TcpListener::bind(config.listen)
         .await
-        .map_err(|source| ServeError::Listen { address: config.listen, source })?;
+        .map_err(|source| ServeError::Listen {
+            address: config.listen,
+            source,
+        })?;
     let database_url = config.database()?.expose().to_owned();
     if config.migrate_on_start {
         apply_migrations(&database_url).await?;
     }
-    let source = Source::prepare(source_config(&config)?, stop.child_token())?;
+    // Not `stop` itself: the last acknowledgement is to reach Postgres before the stream ends.
+    let stream_stop = CancellationToken::new();
+    let source = Source::prepare(source_config(&config)?, stream_stop.clone())?;
     let check_config = check_config(&config)?;
     let check = PostgresCheck::connect(check_config.clone()).await?;
     let access = Access::connect(check_config, &config.publication).await?;
@@ -89,16 +99,29 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         check: check.counters(),
     };
     let (events, events_watched) = tokio::sync::watch::channel(Arc::default());
-    tasks.spawn(watch_events(database_url.clone(), events, stop.child_token()));
-    tasks.spawn(walcast_auth::refresh_jwks(verifier.clone(), stop.child_token()));
+    tasks.spawn(watch_events(
+        database_url.clone(),
+        events,
+        stop.child_token(),
+    ));
+    tasks.spawn(walcast_auth::refresh_jwks(
+        verifier.clone(),
+        stop.child_token(),
+    ));
     let connections = Connections::new(ConnectionLimits {
         total_max: config.connections_max,
         per_user_max: config.connections_per_user_max,
         per_address_max: config.connections_per_address_max,
     });
     let session_settings = session_settings(&config);
-    let shared =
-        Shared::new(verifier, access, orders, connections, metrics.clone(), session_settings);
+    let shared = Shared::new(
+        verifier,
+        access,
+        orders,
+        connections,
+        metrics.clone(),
+        session_settings,
+    );
     let sockets = Arc::new(Sockets::default());
     // Sockets end after the pipeline has stopped, and are told why.
     let stop_listening = stop.child_token();
@@ -148,16 +171,16 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         patience: Patience::new(),
         waiting: Vec::new(),
     };
-    let ended = pipeline.run(stop.clone()).await;
+    // A task of its own: run from the main future, every message would wake another thread.
+    let ended = tokio::spawn(pipeline.run(stop.clone())).await;
     stop.cancel();
+    stream_stop.cancel();
     let _ = listening.await;
     farewell(&sockets, &tasks, config.shutdown_timeout).await;
     match ended {
-        Err(walcast_source::SourceError::Stopped) | Ok(()) => Ok(()),
-        Err(error) => {
-            error!(%error, "the stream ended");
-            Err(error.into())
-        }
+        Ok(Ok(()) | Err(walcast_source::SourceError::Stopped)) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(panicked) => Err(ServeError::Pipeline(panicked)),
     }
 }
 
@@ -171,7 +194,10 @@ async fn farewell(sockets: &Sockets, tasks: &TaskTracker, patience: Duration) {
     }
     tasks.close();
     if timeout(patience, tasks.wait()).await.is_err() {
-        warn!(left = tasks.len(), "some connections did not end in time (setting shutdown_timeout)");
+        warn!(
+            left = tasks.len(),
+            "some connections did not end in time (setting shutdown_timeout)"
+        );
     }
 }
 
@@ -188,8 +214,11 @@ pub(crate) fn source_config(config: &Config) -> Result<SourceConfig, ServeError>
         SlotMode::Durable => SlotKind::Durable(name),
         SlotMode::Temporary => SlotKind::Temporary(name),
     };
-    let mut source =
-        SourceConfig::new(config.database()?.expose(), config.publication.clone(), slot);
+    let mut source = SourceConfig::new(
+        config.database()?.expose(),
+        config.publication.clone(),
+        slot,
+    );
     source.lost_slot = match config.lost_slot_action {
         LostSlotAction::Recreate => LostSlot::Recreate,
         LostSlotAction::Wait => LostSlot::Wait,

@@ -11,7 +11,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, info};
 use walcast_auth::{Identity, Verifier};
-use walcast_hub::{Closing, ConnId, Connections, LimitError, Outbox, RateLimit, Spec, SubscriptionId, Ticket};
+use walcast_hub::{
+    Closing, ConnId, Connections, LimitError, Outbox, RateLimit, Spec, SubscriptionId, Ticket,
+};
 use walcast_protocol::{Acknowledgement, Code, Codec, Command, Notice, Refusal, Subscribe};
 use walcast_rls::{Access, Viewer};
 use walcast_websocket::{CloseCode, OpCode, frame};
@@ -57,7 +59,15 @@ impl Shared {
         settings: SessionSettings,
     ) -> Shared {
         let ids = AtomicU64::new(1);
-        Shared { verifier, access, orders, connections, metrics, settings, ids }
+        Shared {
+            verifier,
+            access,
+            orders,
+            connections,
+            metrics,
+            settings,
+            ids,
+        }
     }
 
     fn next_id(&self) -> u64 {
@@ -114,7 +124,12 @@ impl Session {
                 return session;
             }
         }
-        if let Some(identity) = session.shared.verifier.anonymous().filter(|_| token.is_none()) {
+        if let Some(identity) = session
+            .shared
+            .verifier
+            .anonymous()
+            .filter(|_| token.is_none())
+        {
             session.identity = Some(identity);
         }
         if let Some(token) = token
@@ -152,7 +167,10 @@ impl Session {
     pub(crate) async fn receive(&mut self, message: &[u8]) -> Option<Closing> {
         self.shared.metrics.messages.inc();
         if let Err(wait) = self.rate.count(Instant::now()) {
-            let text = format!("too many messages; the next one is taken in {} s", wait.as_secs() + 1);
+            let text = format!(
+                "too many messages; the next one is taken in {} s",
+                wait.as_secs() + 1
+            );
             self.refuse(&Refusal::new(Code::RateLimited, text));
             return None;
         }
@@ -175,15 +193,22 @@ impl Session {
             Command::Heartbeat => {}
             Command::AccessToken { token } => self.refresh(&token).await?,
             Command::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-            Command::Unsubscribe { channel, subscription } => {
-                return self.unsubscribe(channel, subscription.map(SubscriptionId)).await;
+            Command::Unsubscribe {
+                channel,
+                subscription,
+            } => {
+                return self
+                    .unsubscribe(channel, subscription.map(SubscriptionId))
+                    .await;
             }
         }
         Ok(None)
     }
 
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Refusal> {
-        let viewer = self.viewer().map_err(|refusal| refusal.on(&*subscribe.channel))?;
+        let viewer = self
+            .viewer()
+            .map_err(|refusal| refusal.on(&*subscribe.channel))?;
         let spec = Arc::new(Spec {
             target: subscribe.target.clone(),
             events: subscribe.events,
@@ -211,14 +236,21 @@ impl Session {
             spec: spec.clone(),
             outbox: self.outbox.clone(),
             acknowledge: Box::new(move |cursor| {
-                let subscribed = Acknowledgement::Subscribed { id, subscribe: &subscribe, cursor };
+                let subscribed = Acknowledgement::Subscribed {
+                    id,
+                    subscribe: &subscribe,
+                    cursor,
+                };
                 text_frame(|out| codec.acknowledgement(&subscribed, out))
             }),
             done,
         };
         self.known_to_pipeline = true;
         let sent = self.shared.orders.send(Order::Subscribe(begin));
-        let live = timeout(LIVE_PATIENCE, async { sent.await.is_ok() && live.await.is_ok() }).await;
+        let live = timeout(LIVE_PATIENCE, async {
+            sent.await.is_ok() && live.await.is_ok()
+        })
+        .await;
         if !matches!(live, Ok(true)) {
             let text = "the stream of changes is not available right now; try again in a moment";
             return Err(Refusal::new(Code::SubscriptionFailed, text).on(channel));
@@ -229,13 +261,20 @@ impl Session {
     }
 
     fn subscribed(&self, spec: &Arc<Spec>) -> Option<SubscriptionId> {
-        self.subscriptions.iter().find(|(_, own)| *own == spec).map(|(id, _)| *id)
+        self.subscriptions
+            .iter()
+            .find(|(_, own)| *own == spec)
+            .map(|(id, _)| *id)
     }
 
     /// The same subscription twice is one subscription.
     fn acknowledge_again(&self, id: SubscriptionId, subscribe: &Subscribe) -> Result<(), Refusal> {
         let cursor = self.shared.metrics.cursor();
-        self.acknowledge(&Acknowledgement::Subscribed { id, subscribe, cursor });
+        self.acknowledge(&Acknowledgement::Subscribed {
+            id,
+            subscribe,
+            cursor,
+        });
         Ok(())
     }
 
@@ -245,7 +284,11 @@ impl Session {
         let asked = spec.filter.as_ref().map(|filter| &**filter.column());
         let access = &self.shared.access;
         let granted = match &target.table {
-            Some(table) => access.table(viewer, &target.schema, table, asked.as_slice()).await,
+            Some(table) => {
+                access
+                    .table(viewer, &target.schema, table, asked.as_slice())
+                    .await
+            }
             None => access.schema(viewer, &target.schema).await,
         };
         let types = granted.map_err(|error| {
@@ -267,17 +310,27 @@ impl Session {
         id: Option<SubscriptionId>,
     ) -> Result<Option<Closing>, Refusal> {
         let ended: Vec<SubscriptionId> = match (id, &channel) {
-            (Some(id), _) => self.subscriptions.contains_key(&id).then_some(id).into_iter().collect(),
+            (Some(id), _) => self
+                .subscriptions
+                .contains_key(&id)
+                .then_some(id)
+                .into_iter()
+                .collect(),
             (None, Some(channel)) => {
                 let own = self.subscriptions.iter();
-                own.filter(|(_, spec)| *spec.channel == **channel).map(|(id, _)| *id).collect()
+                own.filter(|(_, spec)| *spec.channel == **channel)
+                    .map(|(id, _)| *id)
+                    .collect()
             }
             (None, None) => self.subscriptions.keys().copied().collect(),
         };
         for id in ended {
             self.drop_subscription(id).await;
         }
-        self.acknowledge(&Acknowledgement::Unsubscribed { channel: channel.as_deref(), id });
+        self.acknowledge(&Acknowledgement::Unsubscribed {
+            channel: channel.as_deref(),
+            id,
+        });
         // The Fluxbase SDK, which alone names ids, waits for the end of the socket.
         let last = id.is_some() && self.subscriptions.is_empty();
         Ok(last.then_some(Closing::Done))
@@ -286,7 +339,13 @@ impl Session {
     async fn drop_subscription(&mut self, id: SubscriptionId) {
         self.subscriptions.remove(&id);
         let (done, ended) = oneshot::channel();
-        if self.shared.orders.send(Order::Unsubscribe(id, done)).await.is_ok() {
+        if self
+            .shared
+            .orders
+            .send(Order::Unsubscribe(id, done))
+            .await
+            .is_ok()
+        {
             let _ = ended.await;
         }
     }
@@ -308,17 +367,31 @@ impl Session {
 
     async fn set_viewer(&mut self, viewer: Viewer) {
         let (done, set) = oneshot::channel();
-        if self.shared.orders.send(Order::SetViewer(self.id, viewer, done)).await.is_ok() {
+        if self
+            .shared
+            .orders
+            .send(Order::SetViewer(self.id, viewer, done))
+            .await
+            .is_ok()
+        {
             let _ = set.await;
         }
     }
 
     async fn accept_token(&mut self, token: &str) -> Result<(), Refusal> {
-        let identity = self.shared.verifier.verify_fresh(token).await.map_err(|error| {
-            self.shared.metrics.token_refused(error.code());
-            Refusal::new(Code::Unauthorized, error.to_string())
-        })?;
-        let before = self.identity.as_ref().and_then(|identity| identity.subject.as_ref());
+        let identity = self
+            .shared
+            .verifier
+            .verify_fresh(token)
+            .await
+            .map_err(|error| {
+                self.shared.metrics.token_refused(error.code());
+                Refusal::new(Code::Unauthorized, error.to_string())
+            })?;
+        let before = self
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.subject.as_ref());
         if before.is_some() && before != identity.subject.as_ref() {
             let text = "the token belongs to somebody else; open a new connection for them";
             return Err(Refusal::new(Code::Forbidden, text));
@@ -335,7 +408,10 @@ impl Session {
 
     fn viewer(&self) -> Result<Viewer, Refusal> {
         match &self.identity {
-            Some(identity) => Ok(Viewer { role: identity.role.clone(), claims: identity.claims.clone() }),
+            Some(identity) => Ok(Viewer {
+                role: identity.role.clone(),
+                claims: identity.claims.clone(),
+            }),
             None => Err(Refusal::new(
                 Code::Unauthorized,
                 "authentication required: connect with ?token=…, or send access_token first",
@@ -346,12 +422,17 @@ impl Session {
     /// When [`Session::tick`] is due.
     pub(crate) fn wake_at(&self) -> Instant {
         let settings = &self.shared.settings;
-        let mut wake = (self.heard + settings.idle_timeout).min(self.pinged + settings.ping_interval);
+        let mut wake =
+            (self.heard + settings.idle_timeout).min(self.pinged + settings.ping_interval);
         if self.identity.is_none() {
             wake = wake.min(self.began + settings.handshake_timeout);
         }
         if let Some(left) = self.token_left() {
-            let until = if self.warned { left } else { left.saturating_sub(settings.expiry_warning) };
+            let until = if self.warned {
+                left
+            } else {
+                left.saturating_sub(settings.expiry_warning)
+            };
             wake = wake.min(Instant::now() + until);
         }
         wake
@@ -370,7 +451,10 @@ impl Session {
         if let Some(identity) = &self.identity
             && !self.shared.verifier.trusts(identity)
         {
-            self.refuse(&Refusal::new(Code::Unauthorized, "the key that signed the token was withdrawn"));
+            self.refuse(&Refusal::new(
+                Code::Unauthorized,
+                "the key that signed the token was withdrawn",
+            ));
             return Some(Closing::Expired);
         }
         if now >= self.pinged + settings.ping_interval {
@@ -381,8 +465,13 @@ impl Session {
             Some(Duration::ZERO) => self.expire().await,
             Some(left) if left <= settings.expiry_warning && !self.warned => {
                 self.warned = true;
-                let expires_at = self.identity.as_ref().and_then(|identity| identity.expires_at);
-                self.notice(&Notice::TokenExpiring { expires_at: expires_at.unwrap_or_default() });
+                let expires_at = self
+                    .identity
+                    .as_ref()
+                    .and_then(|identity| identity.expires_at);
+                self.notice(&Notice::TokenExpiring {
+                    expires_at: expires_at.unwrap_or_default(),
+                });
                 None
             }
             _ => None,
@@ -393,16 +482,26 @@ impl Session {
     fn token_left(&self) -> Option<Duration> {
         let expires_at = u64::try_from(self.identity.as_ref()?.expires_at?).unwrap_or(0);
         let end = UNIX_EPOCH + Duration::from_secs(expires_at) + self.shared.settings.leeway;
-        Some(end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
+        Some(
+            end.duration_since(SystemTime::now())
+                .unwrap_or(Duration::ZERO),
+        )
     }
 
     async fn expire(&mut self) -> Option<Closing> {
-        let anonymous = self.shared.verifier.anonymous().filter(|_| self.shared.settings.downgrade);
+        let anonymous = self
+            .shared
+            .verifier
+            .anonymous()
+            .filter(|_| self.shared.settings.downgrade);
         let Some(identity) = anonymous else {
             self.refuse(&Refusal::new(Code::Unauthorized, "the token has expired"));
             return Some(Closing::Expired);
         };
-        let viewer = Viewer { role: identity.role.clone(), claims: identity.claims.clone() };
+        let viewer = Viewer {
+            role: identity.role.clone(),
+            claims: identity.claims.clone(),
+        };
         // First the narrower view, then the word about it.
         self.set_viewer(viewer.clone()).await;
         self.identity = Some(identity);

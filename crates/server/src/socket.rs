@@ -46,7 +46,12 @@ enum End {
 }
 
 /// Runs a socket until it ends. `early` are bytes that came together with the handshake.
-pub(crate) async fn run(stream: Stream, early: Bytes, mut session: Session, settings: SocketSettings) {
+pub(crate) async fn run(
+    stream: Stream,
+    early: Bytes,
+    mut session: Session,
+    settings: SocketSettings,
+) {
     let outbox = session.outbox().clone();
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut unwritten = Unwritten::default();
@@ -76,7 +81,10 @@ async fn read_loop(
     session: &mut Session,
     settings: SocketSettings,
 ) -> End {
-    let limits = Limits { message_bytes_max: settings.message_bytes_max, fragments_max: FRAGMENTS_MAX };
+    let limits = Limits {
+        message_bytes_max: settings.message_bytes_max,
+        fragments_max: FRAGMENTS_MAX,
+    };
     let mut decoder = Decoder::new(limits);
     let mut input = BytesMut::from(&early[..]);
     loop {
@@ -154,8 +162,9 @@ impl Unwritten {
         while !self.frames.is_empty() {
             let written = poll_fn(|cx| {
                 // Made anew at every poll: as a part of the future it would cost each socket 1 KiB.
-                let slices: [IoSlice<'_>; FRAMES_PER_WRITE] =
-                    std::array::from_fn(|at| IoSlice::new(self.frames.get(at).map_or(&[], |frame| frame)));
+                let slices: [IoSlice<'_>; FRAMES_PER_WRITE] = std::array::from_fn(|at| {
+                    IoSlice::new(self.frames.get(at).map_or(&[], |frame| frame))
+                });
                 let count = self.frames.len().min(FRAMES_PER_WRITE);
                 Pin::new(&mut *writer).poll_write_vectored(cx, &slices[..count])
             })
@@ -217,7 +226,10 @@ thread_local! {
 }
 
 /// Appends what has come to `input`; 0 at the end of the stream.
-async fn read_some(reader: &mut (impl AsyncRead + Unpin), input: &mut BytesMut) -> io::Result<usize> {
+async fn read_some(
+    reader: &mut (impl AsyncRead + Unpin),
+    input: &mut BytesMut,
+) -> io::Result<usize> {
     poll_fn(|cx| {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -237,17 +249,30 @@ mod tests {
     async fn frames_go_out_whole_and_in_order_whatever_the_transport_takes() {
         for capacity in [1, 2, 3, 7, 1000] {
             let (mut near, mut far) = tokio::io::duplex(capacity);
-            let frames: Vec<Bytes> = (0..200u8).map(|n| Bytes::from(vec![n; usize::from(n % 5) + 1])).collect();
+            let frames: Vec<Bytes> = (0..200u8)
+                .map(|n| Bytes::from(vec![n; usize::from(n % 5) + 1]))
+                .collect();
             let expected: Vec<u8> = frames.concat();
             let reading = tokio::spawn(async move {
                 let mut input = BytesMut::new();
-                while read_some(&mut far, &mut input).await.expect("a pipe does not fail") > 0 {}
+                while read_some(&mut far, &mut input)
+                    .await
+                    .expect("a pipe does not fail")
+                    > 0
+                {}
                 input
             });
             let mut unwritten = Unwritten { frames };
-            unwritten.write(&mut near).await.expect("a pipe does not fail");
+            unwritten
+                .write(&mut near)
+                .await
+                .expect("a pipe does not fail");
             drop(near);
-            assert_eq!(reading.await.expect("no panic"), expected, "capacity {capacity}");
+            assert_eq!(
+                reading.await.expect("no panic"),
+                expected,
+                "capacity {capacity}"
+            );
         }
     }
 }

@@ -23,8 +23,13 @@ pub(crate) struct Entry {
 
 impl Sockets {
     pub(crate) fn enter(self: &Arc<Self>, session: &Session) -> Entry {
-        self.open.lock().insert(session.id(), session.outbox().clone());
-        Entry { sockets: self.clone(), id: session.id() }
+        self.open
+            .lock()
+            .insert(session.id(), session.outbox().clone());
+        Entry {
+            sockets: self.clone(),
+            id: session.id(),
+        }
     }
 
     pub(crate) fn close_all(&self, closing: Closing) -> usize {

@@ -18,7 +18,8 @@ async fn fragile_postgres() -> Result<&'static Postgres> {
 /// Commits one row after the other and returns the last id that was committed for certain.
 async fn insert(sql: &Client, ids: std::ops::Range<i32>) -> Result<()> {
     for id in ids {
-        sql.execute("insert into notes values ($1, 'x')", &[&id]).await?;
+        sql.execute("insert into notes values ($1, 'x')", &[&id])
+            .await?;
     }
     Ok(())
 }
@@ -55,14 +56,16 @@ async fn the_network_between_is_cut_and_comes_back() -> Result<()> {
     let postgres = fragile_postgres().await?;
     let target: SocketAddr = ([127, 0, 0, 1], postgres.port()).into();
     let proxy = Proxy::start(target).await?;
-    let through = |user: &str, database: &str| {
-        format!("postgres://{user}@{}/{database}", proxy.address())
-    };
+    let through =
+        |user: &str, database: &str| format!("postgres://{user}@{}/{database}", proxy.address());
     // The stage makes the database; a second process goes through the proxy.
     let mut stage = Stage::on(postgres, &[("slot_mode", "durable")]).await?;
     stage.walcast.terminate().await?;
     stage.set("database_url", &through("postgres", &stage.database));
-    stage.set("rls_database_url", &through("walcast_checks", &stage.database));
+    stage.set(
+        "rls_database_url",
+        &through("walcast_checks", &stage.database),
+    );
     stage.start_again().await?;
     let mut socket = stage.subscriber(ALICE, "table:notes").await?;
     insert(&stage.sql, 0..10).await?;
@@ -72,8 +75,15 @@ async fn the_network_between_is_cut_and_comes_back() -> Result<()> {
         proxy.cut();
         let first = round * 10;
         insert(&stage.sql, first..first + 5).await?;
-        stage.walcast.logged(|line| line.contains("replication stream ended"), DEADLINE).await?;
-        proxy.set(if round == 2 { Weather::Sliced } else { Weather::Fair });
+        stage
+            .walcast
+            .logged(|line| line.contains("replication stream ended"), DEADLINE)
+            .await?;
+        proxy.set(if round == 2 {
+            Weather::Sliced
+        } else {
+            Weather::Fair
+        });
         insert(&stage.sql, first + 5..first + 10).await?;
         expect_ids(&mut socket, first..first + 10).await?;
     }
@@ -90,7 +100,10 @@ async fn a_killed_server_goes_on_where_it_was() -> Result<()> {
         insert(&stage.sql, first..first + 10).await?;
         expect_ids(&mut socket, first..first + 10).await?;
         stage.walcast.kill9().await?;
-        assert!(socket.next(DEADLINE).await.is_err(), "the connection is gone");
+        assert!(
+            socket.next(DEADLINE).await.is_err(),
+            "the connection is gone"
+        );
         // Nobody is connected meanwhile: as the protocol says, these are not delivered.
         insert(&stage.sql, first + 10..first + 20).await?;
         stage.start_again().await?;
@@ -131,16 +144,28 @@ async fn a_slot_that_is_dropped_is_a_gap_that_is_told() -> Result<()> {
          select pg_drop_replication_slot('{0}') from pg_replication_slots where slot_name = '{0}' and not active;",
         stage.database
     );
-    let gone = format!("select from pg_replication_slots where slot_name = '{}' and active_pid is not null", stage.database);
+    let gone = format!(
+        "select from pg_replication_slots where slot_name = '{}' and active_pid is not null",
+        stage.database
+    );
     let told = eventually(DEADLINE, async || {
         stage.sql.batch_execute(&drop).await.ok();
         let active = stage.sql.query(&gone, &[]).await.ok()?;
         let gap = |message: &Value| message["event"] == "gap";
-        let wait = if active.is_empty() { DEADLINE / 4 } else { DEADLINE / 100 };
+        let wait = if active.is_empty() {
+            DEADLINE / 4
+        } else {
+            DEADLINE / 100
+        };
         socket.expect(gap, wait).await.ok()
     });
     let gap = told.await?;
-    assert!(gap["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{gap}");
+    assert!(
+        gap["reason"]
+            .as_str()
+            .is_some_and(|reason| !reason.is_empty()),
+        "{gap}"
+    );
     stage.walcast.ready().await?;
     insert(&stage.sql, 1..3).await?;
     expect_ids(&mut socket, 1..3).await
@@ -150,10 +175,17 @@ async fn a_slot_that_is_dropped_is_a_gap_that_is_told() -> Result<()> {
 async fn no_subscription_while_there_is_no_stream() -> Result<()> {
     let postgres = fragile_postgres().await?;
     let stage = Stage::on(postgres, &[("slot_mode", "durable")]).await?;
-    let mut early = stage.connect_with_token(&token(ALICE, "authenticated", 3600)).await?;
+    let mut early = stage
+        .connect_with_token(&token(ALICE, "authenticated", 3600))
+        .await?;
     postgres.stop(StopMode::Fast).await?;
-    stage.walcast.logged(|line| line.contains("replication stream ended"), DEADLINE).await?;
-    early.send_json(&serde_json::json!({ "type": "subscribe", "channel": "table:notes" })).await?;
+    stage
+        .walcast
+        .logged(|line| line.contains("replication stream ended"), DEADLINE)
+        .await?;
+    early
+        .send_json(&serde_json::json!({ "type": "subscribe", "channel": "table:notes" }))
+        .await?;
     let answer = early.next_json(DEADLINE).await?;
     assert_eq!(answer["code"], "SUBSCRIPTION_FAILED", "{answer}");
     postgres.start_again().await?;

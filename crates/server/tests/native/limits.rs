@@ -10,7 +10,10 @@ use crate::stage::{ALICE, BOB, DEADLINE, Stage, ask, subscribe, token};
 
 #[tokio::test]
 async fn connections_of_one_user_and_of_one_address() -> Result<()> {
-    let settings = [("connections_per_user_max", "2"), ("connections_per_address_max", "4")];
+    let settings = [
+        ("connections_per_user_max", "2"),
+        ("connections_per_address_max", "4"),
+    ];
     let stage = Stage::new(&settings).await?;
     let mut open: Vec<Socket> = Vec::new();
     for _ in 0..2 {
@@ -27,32 +30,67 @@ async fn connections_of_one_user_and_of_one_address() -> Result<()> {
     assert_eq!(fifth.next_json(DEADLINE).await?["code"], "RATE_LIMITED");
     // A place that is given back can be taken again.
     open.pop();
-    walcast_harness::eventually(DEADLINE, async || stage.subscriber(BOB, "table:notes").await.ok()).await?;
+    walcast_harness::eventually(DEADLINE, async || {
+        stage.subscriber(BOB, "table:notes").await.ok()
+    })
+    .await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn subscriptions_and_messages() -> Result<()> {
-    let settings = [("subscriptions_per_connection_max", "2"), ("messages_per_minute_max", "10")];
+    let settings = [
+        ("subscriptions_per_connection_max", "2"),
+        ("messages_per_minute_max", "10"),
+    ];
     let stage = Stage::new(&settings).await?;
     let mut socket = stage.connect(ALICE).await?;
     for filter in ["id=eq.1", "id=eq.2"] {
-        subscribe(&mut socket, json!({ "channel": "table:notes", "filter": filter })).await?;
+        subscribe(
+            &mut socket,
+            json!({ "channel": "table:notes", "filter": filter }),
+        )
+        .await?;
     }
-    let again = subscribe(&mut socket, json!({ "channel": "table:notes", "filter": "id=eq.1" })).await?;
-    assert_eq!(again["status"], "subscribed", "the same one is no third one");
+    let again = subscribe(
+        &mut socket,
+        json!({ "channel": "table:notes", "filter": "id=eq.1" }),
+    )
+    .await?;
+    assert_eq!(
+        again["status"], "subscribed",
+        "the same one is no third one"
+    );
     let third = json!({ "type": "subscribe", "channel": "table:notes" });
-    assert_eq!(ask(&mut socket, third.clone()).await?["code"], "RATE_LIMITED");
-    let ended = ask(&mut socket, json!({ "type": "unsubscribe", "channel": "table:notes" })).await?;
+    assert_eq!(
+        ask(&mut socket, third.clone()).await?["code"],
+        "RATE_LIMITED"
+    );
+    let ended = ask(
+        &mut socket,
+        json!({ "type": "unsubscribe", "channel": "table:notes" }),
+    )
+    .await?;
     assert_eq!(ended["status"], "unsubscribed");
     assert_eq!(ask(&mut socket, third).await?["type"], "ack");
     for _ in 0..4 {
-        assert_eq!(ask(&mut socket, json!({ "type": "ping" })).await?["type"], "pong");
+        assert_eq!(
+            ask(&mut socket, json!({ "type": "ping" })).await?["type"],
+            "pong"
+        );
     }
     let limited = ask(&mut socket, json!({ "type": "ping" })).await?;
-    assert_eq!(limited["code"], "RATE_LIMITED", "the eleventh message: {limited}");
-    stage.execute("insert into notes values (1, 'still heard')").await?;
-    assert_eq!(socket.next_json(DEADLINE).await?["payload"]["record"]["id"], 1);
+    assert_eq!(
+        limited["code"], "RATE_LIMITED",
+        "the eleventh message: {limited}"
+    );
+    stage
+        .execute("insert into notes values (1, 'still heard')")
+        .await?;
+    assert_eq!(
+        socket.next_json(DEADLINE).await?["payload"]["record"]["id"],
+        1
+    );
     Ok(())
 }
 
@@ -61,8 +99,16 @@ async fn an_ended_subscription_is_silent() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     let mut socket = stage.subscriber(ALICE, "table:todos").await?;
     subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
-    ask(&mut socket, json!({ "type": "unsubscribe", "channel": "table:todos" })).await?;
-    stage.execute(&format!("insert into todos values (1, '{ALICE}', 'a', 's')")).await?;
+    ask(
+        &mut socket,
+        json!({ "type": "unsubscribe", "channel": "table:todos" }),
+    )
+    .await?;
+    stage
+        .execute(&format!(
+            "insert into todos values (1, '{ALICE}', 'a', 's')"
+        ))
+        .await?;
     assert!(stage.events_until_mark(&mut socket, 1).await?.is_empty());
     Ok(())
 }
@@ -71,18 +117,28 @@ async fn an_ended_subscription_is_silent() -> Result<()> {
 async fn the_fluxbase_sdks_forms() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     let mut socket = stage.connect(ALICE).await?;
-    let config = json!({ "event": "INSERT", "schema": "public", "table": "notes", "filter": "id=gt.1" });
-    let ack = subscribe(&mut socket, json!({ "channel": "any name", "config": config })).await?;
+    let config =
+        json!({ "event": "INSERT", "schema": "public", "table": "notes", "filter": "id=gt.1" });
+    let ack = subscribe(
+        &mut socket,
+        json!({ "channel": "any name", "config": config }),
+    )
+    .await?;
     let id = ack["payload"]["subscription_id"].clone();
     assert!(id.is_string());
     socket.send_json(&json!({ "type": "heartbeat" })).await?;
-    stage.execute("insert into notes values (1, 'no'), (2, 'yes')").await?;
+    stage
+        .execute("insert into notes values (1, 'no'), (2, 'yes')")
+        .await?;
     let event = socket.next_json(DEADLINE).await?;
     assert_eq!(event["type"], "postgres_changes");
     assert_eq!(event["payload"]["eventType"], "INSERT");
     assert_eq!(event["payload"]["record"]["id"], 2);
     let ended = json!({ "type": "unsubscribe", "channel": "any name", "subscription_id": id });
-    assert_eq!(ask(&mut socket, ended).await?["payload"]["unsubscribed"], true);
+    assert_eq!(
+        ask(&mut socket, ended).await?["payload"]["unsubscribed"],
+        true
+    );
     assert_eq!(socket.closed(DEADLINE).await?.0, 1000);
     Ok(())
 }
@@ -102,13 +158,22 @@ async fn a_slow_reader_is_cut_and_the_others_get_everything() -> Result<()> {
             ))
             .await?;
         for id in first..first + 100 {
-            assert_eq!(good.next_json(DEADLINE).await?["payload"]["record"]["id"], id);
+            assert_eq!(
+                good.next_json(DEADLINE).await?["payload"]["record"]["id"],
+                id
+            );
         }
     }
-    let (code, reason) = slow.closed(DEADLINE).await.unwrap_or((1006, "cut while it did not read".into()));
+    let (code, reason) = slow
+        .closed(DEADLINE)
+        .await
+        .unwrap_or((1006, "cut while it did not read".into()));
     assert!(code == 4008 || code == 1006, "{code} {reason}");
     let (_, metrics) = stage.walcast.get("/metrics").await?;
-    assert!(metrics.contains("walcast_connections_closed_total{kind=\"slow\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("walcast_connections_closed_total{kind=\"slow\"} 1"),
+        "{metrics}"
+    );
     Ok(())
 }
 
@@ -128,7 +193,10 @@ async fn silence_is_ended_and_life_is_not() -> Result<()> {
     });
     ended.await?;
     stage.execute("insert into notes values (1, 'x')").await?;
-    assert_eq!(alive.next_json(DEADLINE).await?["payload"]["record"]["id"], 1);
+    assert_eq!(
+        alive.next_json(DEADLINE).await?["payload"]["record"]["id"],
+        1
+    );
     Ok(())
 }
 
@@ -137,7 +205,10 @@ async fn pings_are_answered_and_a_close_is_returned() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     let mut socket = stage.connect(ALICE).await?;
     socket.send(Message::Ping("are you there".into())).await?;
-    assert_eq!(ask(&mut socket, json!({ "type": "ping" })).await?["type"], "pong");
+    assert_eq!(
+        ask(&mut socket, json!({ "type": "ping" })).await?["type"],
+        "pong"
+    );
     socket.send(Message::Close(None)).await?;
     assert_eq!(socket.closed(DEADLINE).await?.0, 1000);
     Ok(())
@@ -147,7 +218,9 @@ async fn pings_are_answered_and_a_close_is_returned() -> Result<()> {
 async fn stopping_tells_the_clients() -> Result<()> {
     let mut stage = Stage::new(&[]).await?;
     let mut socket = stage.subscriber(ALICE, "table:notes").await?;
-    let mut nobody = stage.connect_with_token(&token(BOB, "authenticated", 3600)).await?;
+    let mut nobody = stage
+        .connect_with_token(&token(BOB, "authenticated", 3600))
+        .await?;
     let status = stage.walcast.terminate().await?;
     assert!(status.success(), "{status}");
     assert_eq!(socket.closed(DEADLINE).await?.0, 1001);

@@ -10,7 +10,8 @@ use crate::stage::{ALICE, BOB, DEADLINE, Stage, ask, subscribe, token, token_wit
 async fn messages_that_make_no_sense() -> Result<()> {
     let stage = Stage::new(&[("messages_per_minute_max", "0")]).await?;
     let mut socket = stage.connect(ALICE).await?;
-    let subscribe_to = |channel: &str| json!({ "type": "subscribe", "channel": channel }).to_string();
+    let subscribe_to =
+        |channel: &str| json!({ "type": "subscribe", "channel": channel }).to_string();
     let filtered = |filter: &str| {
         json!({ "type": "subscribe", "channel": "table:todos", "filter": filter }).to_string()
     };
@@ -21,18 +22,27 @@ async fn messages_that_make_no_sense() -> Result<()> {
         ("{\"type\":5}".to_owned(), "INVALID_MESSAGE"),
         ("{\"type\":\"fly\"}".to_owned(), "INVALID_MESSAGE"),
         ("{\"type\":\"ping\"".to_owned(), "INVALID_MESSAGE"),
-        (format!("{{\"type\":\"ping\",\"x\":{}", "[".repeat(60_000)), "INVALID_MESSAGE"),
+        (
+            format!("{{\"type\":\"ping\",\"x\":{}", "[".repeat(60_000)),
+            "INVALID_MESSAGE",
+        ),
         (subscribe_to("users"), "INVALID_CHANNEL"),
         (subscribe_to("table:"), "INVALID_CHANNEL"),
         (subscribe_to("table:a.b.c"), "INVALID_CHANNEL"),
-        (subscribe_to(&format!("table:{}", "x".repeat(1000))), "INVALID_CHANNEL"),
+        (
+            subscribe_to(&format!("table:{}", "x".repeat(1000))),
+            "INVALID_CHANNEL",
+        ),
         (subscribe_to("presence:room"), "INVALID_CHANNEL"),
         (subscribe_to("table:nowhere"), "FORBIDDEN"),
         (subscribe_to("table:hidden"), "FORBIDDEN"),
         (subscribe_to("table:unpublished"), "FORBIDDEN"),
         (subscribe_to("table:pg_catalog.pg_authid"), "FORBIDDEN"),
         (subscribe_to("table:todos; drop table todos"), "FORBIDDEN"),
-        (subscribe_to("table:\"todos\"\"; drop table todos; --\""), "FORBIDDEN"),
+        (
+            subscribe_to("table:\"todos\"\"; drop table todos; --\""),
+            "FORBIDDEN",
+        ),
         (filtered("nothing"), "SUBSCRIPTION_FAILED"),
         (filtered("id=about.1"), "SUBSCRIPTION_FAILED"),
         (filtered("id=eq.one"), "SUBSCRIPTION_FAILED"),
@@ -43,10 +53,18 @@ async fn messages_that_make_no_sense() -> Result<()> {
         let answer = socket.next_json(DEADLINE).await?;
         assert_eq!(answer["type"], "error", "{message:.80}");
         assert_eq!(answer["code"], code, "{message:.80} → {answer}");
-        assert!(answer["message"].as_str().is_some_and(|text| text.len() > 10), "{answer}");
+        assert!(
+            answer["message"]
+                .as_str()
+                .is_some_and(|text| text.len() > 10),
+            "{answer}"
+        );
         assert_eq!(answer["error"], answer["message"]);
     }
-    assert_eq!(ask(&mut socket, json!({ "type": "ping" })).await?, json!({ "type": "pong" }));
+    assert_eq!(
+        ask(&mut socket, json!({ "type": "ping" })).await?,
+        json!({ "type": "pong" })
+    );
     subscribe(&mut socket, json!({ "channel": "table:todos" })).await?;
     Ok(())
 }
@@ -59,13 +77,20 @@ async fn nobody_learns_what_exists() -> Result<()> {
     let mut answers: Vec<Value> = Vec::new();
     for table in ["nowhere", "hidden", "unpublished"] {
         let channel = format!("table:{table}");
-        let mut answer = ask(&mut socket, json!({ "type": "subscribe", "channel": channel })).await?;
+        let mut answer = ask(
+            &mut socket,
+            json!({ "type": "subscribe", "channel": channel }),
+        )
+        .await?;
         assert_eq!(answer["channel"], channel);
         answer["channel"] = Value::Null;
         let text = answer.to_string().replace(table, "…");
         answers.push(Value::String(text));
     }
-    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:?}"
+    );
     Ok(())
 }
 
@@ -84,7 +109,11 @@ async fn broken_frames_end_the_connection_with_their_code() -> Result<()> {
     ] {
         let answer = raw(&stage, bytes).await?;
         let close = [0x88, answer.get(1).copied().unwrap_or(0)];
-        assert_eq!(answer.get(..2), Some(&close[..]), "a close frame: {answer:?}");
+        assert_eq!(
+            answer.get(..2),
+            Some(&close[..]),
+            "a close frame: {answer:?}"
+        );
         let found = u16::from_be_bytes([answer[2], answer[3]]);
         assert_eq!(found, code, "{bytes:?}");
     }
@@ -105,7 +134,10 @@ async fn raw(stage: &Stage, bytes: &[u8]) -> Result<Vec<u8>> {
     stream.write_all(bytes).await?;
     let mut answer = Vec::new();
     tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await??;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let end = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .map_or(answer.len(), |at| at + 4);
     Ok(answer.split_off(end))
 }
 
@@ -130,7 +162,11 @@ async fn tokens_that_are_not_accepted() -> Result<()> {
         assert_eq!(socket.closed(DEADLINE).await?.0, 4001);
     }
     let mut nobody = Socket::connect(&stage.walcast.websocket("/realtime")).await?;
-    let error = ask(&mut nobody, json!({ "type": "subscribe", "channel": "table:todos" })).await?;
+    let error = ask(
+        &mut nobody,
+        json!({ "type": "subscribe", "channel": "table:todos" }),
+    )
+    .await?;
     assert_eq!(error["code"], "UNAUTHORIZED");
     let log = stage.walcast.log();
     assert!(!log.contains("eyJ"), "no token in a log:\n{log}");
@@ -144,7 +180,11 @@ async fn handshakes_that_are_none() -> Result<()> {
     assert_eq!(status, 426, "{body}");
     assert_eq!(stage.walcast.get("/nowhere").await?.0, 404);
     let url = stage.walcast.websocket("/realtime");
-    for (origin, allowed) in [("https://good.example", true), ("https://evil.example", false), ("null", false)] {
+    for (origin, allowed) in [
+        ("https://good.example", true),
+        ("https://evil.example", false),
+        ("null", false),
+    ] {
         let connected = Socket::connect_with(&url, &[("origin", origin)]).await;
         assert_eq!(connected.is_ok(), allowed, "{origin}");
     }
@@ -172,7 +212,10 @@ async fn a_policy_that_fails_hides_its_rows_and_nothing_else() -> Result<()> {
         )
         .await?;
     let events = stage.events_until_mark(&mut socket, 2).await?;
-    let ids: Vec<_> = events.iter().map(|event| event["record"]["id"].clone()).collect();
+    let ids: Vec<_> = events
+        .iter()
+        .map(|event| event["record"]["id"].clone())
+        .collect();
     assert_eq!(ids, [json!(1), json!(3), json!(1)]);
     Ok(())
 }

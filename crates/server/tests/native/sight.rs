@@ -9,8 +9,15 @@ fn summary(events: &[Value]) -> Vec<(String, Value)> {
     events
         .iter()
         .map(|event| {
-            let row = if event["record"].is_null() { &event["old_record"] } else { &event["record"] };
-            (event["type"].as_str().unwrap_or_default().to_owned(), row["id"].clone())
+            let row = if event["record"].is_null() {
+                &event["old_record"]
+            } else {
+                &event["record"]
+            };
+            (
+                event["type"].as_str().unwrap_or_default().to_owned(),
+                row["id"].clone(),
+            )
         })
         .collect()
 }
@@ -31,10 +38,17 @@ async fn each_user_sees_their_own_rows_only_deletes_included() -> Result<()> {
              delete from todos;"
         ))
         .await?;
-    for (socket, id, mark) in sockets.iter_mut().zip([(1, 1), (2, 2)]).map(|(socket, (id, mark))| (socket, id, mark)) {
+    for (socket, id, mark) in sockets
+        .iter_mut()
+        .zip([(1, 1), (2, 2)])
+        .map(|(socket, (id, mark))| (socket, id, mark))
+    {
         let events = stage.events_until_mark(socket, mark).await;
         // The other's mark may come first; it is no event of `todos`.
-        let events: Vec<_> = events?.into_iter().filter(|event| event["table"] == "todos").collect();
+        let events: Vec<_> = events?
+            .into_iter()
+            .filter(|event| event["table"] == "todos")
+            .collect();
         let expected = ["INSERT", "UPDATE", "DELETE"].map(|kind| (kind.to_owned(), json!(id)));
         assert_eq!(summary(&events), expected, "{events:?}");
     }
@@ -62,7 +76,11 @@ async fn records_are_whole_but_for_columns_without_privilege() -> Result<()> {
     assert_eq!(events[1]["record"], after);
     assert_eq!(events[1]["old_record"], before);
     assert_eq!(events[0]["schema"], "public");
-    assert!(events[0]["commit_timestamp"].as_str().is_some_and(|time| time.ends_with('Z')));
+    assert!(
+        events[0]["commit_timestamp"]
+            .as_str()
+            .is_some_and(|time| time.ends_with('Z'))
+    );
     assert_ne!(events[0]["cursor"], events[1]["cursor"]);
     assert!(!format!("{events:?}").contains("top secret"));
     Ok(())
@@ -82,10 +100,16 @@ async fn rows_that_come_into_and_go_out_of_sight_are_told_as_such() -> Result<()
         ))
         .await?;
     let events = stage.events_until_mark(&mut socket, 1).await?;
-    assert_eq!(summary(&events), [("INSERT".into(), json!(1)), ("DELETE".into(), json!(1))]);
+    assert_eq!(
+        summary(&events),
+        [("INSERT".into(), json!(1)), ("DELETE".into(), json!(1))]
+    );
     assert_eq!(events[0]["reason"], "entered");
     assert_eq!(events[0]["record"]["body"], "a");
-    assert!(events[0].get("old_record").is_none(), "the old row was not hers");
+    assert!(
+        events[0].get("old_record").is_none(),
+        "the old row was not hers"
+    );
     assert_eq!(events[1]["reason"], "left");
     assert_eq!(events[1]["old_record"], json!({ "id": 1 }));
     assert!(events[1].get("record").is_none(), "the new row is not hers");
@@ -97,9 +121,17 @@ async fn filters_and_events_choose() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     let mut socket = stage.subscriber(ALICE, "table:notes").await?;
     let mut chosen = stage.connect(ALICE).await?;
-    subscribe(&mut chosen, json!({ "channel": "table:public.notes", "filter": "id=gt.10" })).await?;
+    subscribe(
+        &mut chosen,
+        json!({ "channel": "table:public.notes", "filter": "id=gt.10" }),
+    )
+    .await?;
     let mut inserts = stage.connect(ALICE).await?;
-    subscribe(&mut inserts, json!({ "channel": "table:notes", "event": "INSERT" })).await?;
+    subscribe(
+        &mut inserts,
+        json!({ "channel": "table:notes", "event": "INSERT" }),
+    )
+    .await?;
     stage
         .execute(
             "insert into notes values (5, 'x');
@@ -138,13 +170,27 @@ async fn everybody_is_judged_as_their_role() -> Result<()> {
     subscribe(&mut service, json!({ "channel": "table:todos" })).await?;
     let mut anybody =
         walcast_harness::Socket::connect(&stage.walcast.websocket("/realtime")).await?;
-    let refused = ask(&mut anybody, json!({ "type": "subscribe", "channel": "table:todos" })).await?;
-    assert_eq!(refused["code"], "FORBIDDEN", "anon has no privilege on todos: {refused}");
+    let refused = ask(
+        &mut anybody,
+        json!({ "type": "subscribe", "channel": "table:todos" }),
+    )
+    .await?;
+    assert_eq!(
+        refused["code"], "FORBIDDEN",
+        "anon has no privilege on todos: {refused}"
+    );
     subscribe(&mut anybody, json!({ "channel": "table:notes" })).await?;
-    stage.execute(&format!("insert into todos values (1, '{BOB}', 'b', 's')")).await?;
-    stage.execute("insert into notes values (1, 'for all')").await?;
+    stage
+        .execute(&format!("insert into todos values (1, '{BOB}', 'b', 's')"))
+        .await?;
+    stage
+        .execute("insert into notes values (1, 'for all')")
+        .await?;
     let event = service.next_json(DEADLINE).await?;
-    assert_eq!(event["payload"]["record"]["secret"], "s", "service_role bypasses the policies");
+    assert_eq!(
+        event["payload"]["record"]["secret"], "s",
+        "service_role bypasses the policies"
+    );
     let event = anybody.next_json(DEADLINE).await?;
     assert_eq!(event["payload"]["record"]["body"], "for all");
     Ok(())
@@ -166,8 +212,14 @@ async fn a_schema_is_all_its_published_tables_as_far_as_they_may_be_read() -> Re
         ))
         .await?;
     let events = stage.events_until_mark(&mut socket, 1).await?;
-    let tables: Vec<_> = events.iter().map(|event| (event["table"].clone(), event["record"]["id"].clone())).collect();
-    assert_eq!(tables, [(json!("todos"), json!(2)), (json!("later"), json!(7))]);
+    let tables: Vec<_> = events
+        .iter()
+        .map(|event| (event["table"].clone(), event["record"]["id"].clone()))
+        .collect();
+    assert_eq!(
+        tables,
+        [(json!("todos"), json!(2)), (json!("later"), json!(7))]
+    );
     Ok(())
 }
 
@@ -197,7 +249,10 @@ async fn a_policy_that_changes_is_followed_at_once() -> Result<()> {
         .await?;
     stage.execute(&insert(3)).await?;
     events.extend(stage.events_until_mark(&mut socket, 2).await?);
-    assert_eq!(summary(&events), [("INSERT".into(), json!(1)), ("INSERT".into(), json!(3))]);
+    assert_eq!(
+        summary(&events),
+        [("INSERT".into(), json!(1)), ("INSERT".into(), json!(3))]
+    );
     Ok(())
 }
 
@@ -206,7 +261,9 @@ async fn subscribed_means_that_the_next_commit_is_delivered() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     for id in 0..30 {
         let mut socket = stage.subscriber(ALICE, "table:notes").await?;
-        stage.execute(&format!("insert into notes values ({id}, 'x')")).await?;
+        stage
+            .execute(&format!("insert into notes values ({id}, 'x')"))
+            .await?;
         let event = socket.next_json(DEADLINE).await?;
         assert_eq!(event["payload"]["record"]["id"], id);
     }
@@ -249,7 +306,10 @@ async fn changes_of_a_table_under_way_are_read_with_the_shape_of_their_time() ->
         )
         .await?;
     let event = socket.next_json(DEADLINE).await?;
-    assert_eq!(event["payload"]["record"], json!({ "id": 5, "other": "five" }));
+    assert_eq!(
+        event["payload"]["record"],
+        json!({ "id": 5, "other": "five" })
+    );
     Ok(())
 }
 
@@ -269,7 +329,9 @@ async fn only_the_events_that_the_table_was_enabled_for() -> Result<()> {
     let mut id = 0;
     let in_force = walcast_harness::eventually(DEADLINE, async || {
         id += 1;
-        let sql = format!("insert into quiet values ({id}); delete from quiet; insert into notes values ({id}, 'mark')");
+        let sql = format!(
+            "insert into quiet values ({id}); delete from quiet; insert into notes values ({id}, 'mark')"
+        );
         stage.execute(&sql).await.ok()?;
         let is_mark = |message: &Value| message["payload"]["table"] == "notes";
         let events = socket.until(is_mark, DEADLINE).await.ok()?;

@@ -81,7 +81,12 @@ impl Stage {
         sql.batch_execute(TABLES).await?;
         let walcast = Walcast::start(BINARY, &borrowed(&settings)).await?;
         walcast.ready().await?;
-        Ok(Stage { database, sql, walcast, settings })
+        Ok(Stage {
+            database,
+            sql,
+            walcast,
+            settings,
+        })
     }
 
     /// The binary once more, with the same settings; the old process must have ended.
@@ -102,11 +107,15 @@ impl Stage {
     }
 
     pub(crate) async fn execute(&self, sql: &str) -> Result<()> {
-        self.sql.batch_execute(sql).await.with_context(|| sql.to_owned())
+        self.sql
+            .batch_execute(sql)
+            .await
+            .with_context(|| sql.to_owned())
     }
 
     pub(crate) async fn connect(&self, user: &str) -> Result<Socket> {
-        self.connect_with_token(&token(user, "authenticated", 3600)).await
+        self.connect_with_token(&token(user, "authenticated", 3600))
+            .await
     }
 
     pub(crate) async fn connect_with_token(&self, token: &str) -> Result<Socket> {
@@ -121,15 +130,23 @@ impl Stage {
     }
 
     /// The events of a client up to the row of `notes` that marks the end; both must be subscribed.
-    pub(crate) async fn events_until_mark(&self, socket: &mut Socket, mark: i32) -> Result<Vec<Value>> {
-        self.execute(&format!("insert into notes values ({mark}, 'mark')")).await?;
+    pub(crate) async fn events_until_mark(
+        &self,
+        socket: &mut Socket,
+        mark: i32,
+    ) -> Result<Vec<Value>> {
+        self.execute(&format!("insert into notes values ({mark}, 'mark')"))
+            .await?;
         let is_mark = |message: &Value| {
             message["payload"]["table"] == "notes" && message["payload"]["record"]["id"] == mark
         };
         let mut messages = socket.until(is_mark, DEADLINE).await?;
         messages.pop();
         messages.retain(|message| message["type"] == "broadcast");
-        Ok(messages.into_iter().map(|message| message["payload"].clone()).collect())
+        Ok(messages
+            .into_iter()
+            .map(|message| message["payload"].clone())
+            .collect())
     }
 }
 
@@ -138,7 +155,10 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
 }
 
 fn borrowed(settings: &[(String, String)]) -> Vec<(&str, &str)> {
-    settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    settings
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
 }
 
 async fn roles(postgres: &'static Postgres) -> Result<()> {
@@ -165,7 +185,9 @@ pub(crate) fn token_with(claims: Value) -> String {
 }
 
 pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_secs() as i64
 }
 

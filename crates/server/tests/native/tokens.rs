@@ -15,14 +15,28 @@ async fn a_token_in_the_url_the_header_or_a_message() -> Result<()> {
     let bearer = format!("Bearer {token}");
     let mut by_header = Socket::connect_with(&url, &[("authorization", bearer.as_str())]).await?;
     let mut by_message = Socket::connect(&url).await?;
-    let ack = ask(&mut by_message, json!({ "type": "access_token", "token": token })).await?;
-    assert_eq!(ack["payload"], json!({ "type": "access_token", "updated": true }));
+    let ack = ask(
+        &mut by_message,
+        json!({ "type": "access_token", "token": token }),
+    )
+    .await?;
+    assert_eq!(
+        ack["payload"],
+        json!({ "type": "access_token", "updated": true })
+    );
     for socket in [&mut by_url, &mut by_header, &mut by_message] {
         subscribe(socket, json!({ "channel": "table:todos" })).await?;
     }
-    stage.execute(&format!("insert into todos values (1, '{ALICE}', 'a', 's')")).await?;
+    stage
+        .execute(&format!(
+            "insert into todos values (1, '{ALICE}', 'a', 's')"
+        ))
+        .await?;
     for socket in [&mut by_url, &mut by_header, &mut by_message] {
-        assert_eq!(socket.next_json(DEADLINE).await?["payload"]["record"]["id"], 1);
+        assert_eq!(
+            socket.next_json(DEADLINE).await?["payload"]["record"]["id"],
+            1
+        );
     }
     Ok(())
 }
@@ -30,11 +44,17 @@ async fn a_token_in_the_url_the_header_or_a_message() -> Result<()> {
 #[tokio::test]
 async fn a_token_that_runs_out_ends_the_connection_after_a_warning() -> Result<()> {
     let stage = Stage::new(&[("jwt_leeway", "1ms"), ("token_expiry_warning", "1h")]).await?;
-    let mut socket = stage.connect_with_token(&token(ALICE, "authenticated", 3)).await?;
+    let mut socket = stage
+        .connect_with_token(&token(ALICE, "authenticated", 3))
+        .await?;
     subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
     let warning = socket.next_json(DEADLINE).await?;
     assert_eq!(warning["event"], "token_expiring");
-    assert!(warning["expires_at"].as_i64().is_some_and(|at| (now()..now() + 4).contains(&at)));
+    assert!(
+        warning["expires_at"]
+            .as_i64()
+            .is_some_and(|at| (now()..now() + 4).contains(&at))
+    );
     let error = socket.next_json(DEADLINE).await?;
     assert_eq!(error["code"], "UNAUTHORIZED");
     assert_eq!(socket.closed(DEADLINE).await?.0, 4001);
@@ -44,9 +64,13 @@ async fn a_token_that_runs_out_ends_the_connection_after_a_warning() -> Result<(
 #[tokio::test]
 async fn a_new_token_in_time_keeps_the_connection() -> Result<()> {
     let stage = Stage::new(&[("jwt_leeway", "1ms"), ("token_expiry_warning", "1h")]).await?;
-    let mut socket = stage.connect_with_token(&token(ALICE, "authenticated", 3)).await?;
+    let mut socket = stage
+        .connect_with_token(&token(ALICE, "authenticated", 3))
+        .await?;
     subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
-    socket.expect(|message| message["event"] == "token_expiring", DEADLINE).await?;
+    socket
+        .expect(|message| message["event"] == "token_expiring", DEADLINE)
+        .await?;
     let end = now() + 3;
     let renewed = json!({ "type": "access_token", "token": token(ALICE, "authenticated", 7200) });
     let ack = ask(&mut socket, renewed).await?;
@@ -55,30 +79,50 @@ async fn a_new_token_in_time_keeps_the_connection() -> Result<()> {
     let mut id = 0;
     while now() <= end {
         id += 1;
-        stage.execute(&format!("insert into notes values ({id}, 'x')")).await?;
-        assert_eq!(socket.next_json(DEADLINE).await?["payload"]["record"]["id"], id);
+        stage
+            .execute(&format!("insert into notes values ({id}, 'x')"))
+            .await?;
+        assert_eq!(
+            socket.next_json(DEADLINE).await?["payload"]["record"]["id"],
+            id
+        );
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn downgraded_to_anonymous_by_setting() -> Result<()> {
-    let settings = [("jwt_leeway", "1ms"), ("anonymous", "true"), ("expired_token_action", "downgrade"), ("token_expiry_warning", "1ms")];
+    let settings = [
+        ("jwt_leeway", "1ms"),
+        ("anonymous", "true"),
+        ("expired_token_action", "downgrade"),
+        ("token_expiry_warning", "1ms"),
+    ];
     let stage = Stage::new(&settings).await?;
-    let mut socket = stage.connect_with_token(&token(ALICE, "authenticated", 2)).await?;
+    let mut socket = stage
+        .connect_with_token(&token(ALICE, "authenticated", 2))
+        .await?;
     for channel in ["table:todos", "table:notes"] {
         subscribe(&mut socket, json!({ "channel": channel })).await?;
     }
-    let told = socket.expect(|message| message["event"] == "token_expired", DEADLINE).await?;
+    let told = socket
+        .expect(|message| message["event"] == "token_expired", DEADLINE)
+        .await?;
     assert_eq!(told["role"], "anon");
     let lost = socket.next_json(DEADLINE).await?;
-    assert_eq!((&lost["code"], &lost["channel"]), (&json!("FORBIDDEN"), &json!("table:todos")));
+    assert_eq!(
+        (&lost["code"], &lost["channel"]),
+        (&json!("FORBIDDEN"), &json!("table:todos"))
+    );
     stage
         .execute(&format!(
             "insert into todos values (1, '{ALICE}', 'a', 's'); insert into notes values (1, 'x');"
         ))
         .await?;
-    assert_eq!(socket.next_json(DEADLINE).await?["payload"]["table"], "notes");
+    assert_eq!(
+        socket.next_json(DEADLINE).await?["payload"]["table"],
+        "notes"
+    );
     Ok(())
 }
 
@@ -95,7 +139,10 @@ async fn a_connection_stays_its_users() -> Result<()> {
             "insert into todos values (1, '{BOB}', 'b', 's'), (2, '{ALICE}', 'a', 's')"
         ))
         .await?;
-    assert_eq!(socket.next_json(DEADLINE).await?["payload"]["record"]["id"], 2);
+    assert_eq!(
+        socket.next_json(DEADLINE).await?["payload"]["record"]["id"],
+        2
+    );
     Ok(())
 }
 
@@ -112,16 +159,32 @@ async fn a_token_with_fewer_rights_counts_from_its_acknowledgement() -> Result<(
         )
         .await?;
     let member = |team: &str| {
-        token_with(json!({ "sub": ALICE, "role": "authenticated", "exp": now() + 3600, "team": team }))
+        token_with(
+            json!({ "sub": ALICE, "role": "authenticated", "exp": now() + 3600, "team": team }),
+        )
     };
     let mut socket = stage.connect_with_token(&member("red")).await?;
     subscribe(&mut socket, json!({ "channel": "table:teams" })).await?;
-    stage.execute("insert into teams values (1, 'red'), (2, 'blue')").await?;
-    assert_eq!(socket.next_json(DEADLINE).await?["payload"]["record"]["id"], 1);
-    let ack = ask(&mut socket, json!({ "type": "access_token", "token": member("blue") })).await?;
+    stage
+        .execute("insert into teams values (1, 'red'), (2, 'blue')")
+        .await?;
+    assert_eq!(
+        socket.next_json(DEADLINE).await?["payload"]["record"]["id"],
+        1
+    );
+    let ack = ask(
+        &mut socket,
+        json!({ "type": "access_token", "token": member("blue") }),
+    )
+    .await?;
     assert_eq!(ack["status"], "updated");
-    stage.execute("insert into teams values (3, 'red'), (4, 'blue')").await?;
-    assert_eq!(socket.next_json(DEADLINE).await?["payload"]["record"]["id"], 4);
+    stage
+        .execute("insert into teams values (3, 'red'), (4, 'blue')")
+        .await?;
+    assert_eq!(
+        socket.next_json(DEADLINE).await?["payload"]["record"]["id"],
+        4
+    );
     Ok(())
 }
 
