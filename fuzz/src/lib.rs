@@ -4,6 +4,7 @@
 //! a list of seeds. Two drivers run it: libFuzzer (`fuzz_targets/`) and [`mutate`] (`bin/soak.rs`),
 //! which needs nothing but a stable compiler.
 
+pub mod change_json;
 pub mod mutate;
 pub mod pgoutput_decode;
 pub mod websocket_decode;
@@ -20,6 +21,11 @@ pub struct Target {
 }
 
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "change_json",
+        run: change_json::run,
+        seeds: change_json::seeds,
+    },
     Target {
         name: "pgoutput_decode",
         run: pgoutput_decode::run,
