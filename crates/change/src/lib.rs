@@ -9,6 +9,7 @@
 //!   always read with the shape it was written with.
 //! - A change's [`Cursor`] is unique and grows; the same change sent twice has the same cursor.
 //! - Values stay slices of the WAL message until [`write_record`] writes them.
+//! - What is written is valid JSON, one line, whatever the bytes are: see `proto-docs/types.md`.
 //! - A value that Postgres did not send is [`Cell::Missing`], never null.
 
 mod builtin;

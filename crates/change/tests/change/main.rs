@@ -9,5 +9,6 @@ mod literals;
 mod postgres_text;
 mod random;
 mod random_rows;
+mod real_changes;
 mod same_json;
 mod stream;
