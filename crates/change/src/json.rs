@@ -20,7 +20,11 @@ pub use string::write_string;
 
 /// Appends a JSON object of the columns in `columns` whose value is known.
 pub fn write_record(row: &Row, columns: &ColumnSet, out: &mut Vec<u8>) {
-    let keys = row.shape().columns.iter().map(|column| column.json_key.len());
+    let keys = row
+        .shape()
+        .columns
+        .iter()
+        .map(|column| column.json_key.len());
     out.reserve(keys.sum::<usize>() + row.size_bytes() + 2); // enough where nothing is escaped
     out.push(b'{');
     let mut first = true;
