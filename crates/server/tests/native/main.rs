@@ -5,4 +5,5 @@ mod limits;
 mod refusals;
 mod sight;
 mod stage;
+mod tls;
 mod tokens;

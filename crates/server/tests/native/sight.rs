@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use walcast_harness::Message;
 
 use crate::stage::{ALICE, BOB, DEADLINE, Stage, ask, subscribe, token};
 
@@ -338,4 +339,75 @@ async fn only_the_events_that_the_table_was_enabled_for() -> Result<()> {
         (events.len() == 2 && events[0]["payload"]["type"] == "DELETE").then_some(())
     });
     in_force.await
+}
+
+#[tokio::test]
+async fn partitions_speak_as_their_root() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    stage
+        .execute(
+            "create table events (id int, day date, user_id uuid, primary key (id, day)) partition by range (day);
+             create table events_1 partition of events for values from ('2026-01-01') to ('2026-02-01');
+             create table events_2 partition of events for values from ('2026-02-01') to ('2026-03-01');
+             alter table events enable row level security;
+             create policy own_rows on events for select using (user_id = auth.uid());
+             grant select on events to authenticated;
+             select enable_realtime('events');",
+        )
+        .await?;
+    let mut socket = stage.subscriber(ALICE, "table:events").await?;
+    stage
+        .execute(&format!(
+            "insert into events values (1, '2026-01-05', '{ALICE}'), (2, '2026-02-05', '{ALICE}'), (3, '2026-02-06', '{BOB}');
+             update events set id = 4 where id = 1;
+             delete from events;"
+        ))
+        .await?;
+    for (kind, id) in [("INSERT", 1), ("INSERT", 2), ("UPDATE", 4), ("DELETE", 4), ("DELETE", 2)] {
+        let event = socket.next_json(DEADLINE).await?;
+        let payload = &event["payload"];
+        assert_eq!((payload["type"].as_str(), &payload["table"]), (Some(kind), &json!("events")), "{event}");
+        let row = if kind == "DELETE" { &payload["old_record"] } else { &payload["record"] };
+        assert_eq!(row["id"], id, "{event}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn quoted_names_and_the_types_of_the_database_itself() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    stage
+        .execute(
+            r#"create schema "My Schema";
+             create type mood as enum ('sad', 'happy');
+             create domain percent as numeric(5, 2) check (value between 0 and 100);
+             create type point3 as (x int, y numeric, tags text[]);
+             create table "My Schema"."Ünïcode.Table" (
+                 "Primary Key" bigint primary key, "quote""d" mood, share percent, place point3, moods mood[], doc jsonb);
+             grant usage on schema "My Schema" to authenticated, walcast_checks;
+             grant select on "My Schema"."Ünïcode.Table" to authenticated;
+             select enable_realtime('"My Schema"."Ünïcode.Table"');"#,
+        )
+        .await?;
+    let channel = r#"table:"My Schema"."Ünïcode.Table""#;
+    let mut socket = stage.subscriber(ALICE, channel).await?;
+    stage
+        .execute(
+            r#"insert into "My Schema"."Ünïcode.Table" values
+             (9007199254740993, 'happy', 12.50, row(1, 2.5, array['a"b', null]), '{sad,happy}', '{"a": 1e400}')"#,
+        )
+        .await?;
+    // As text: the digits are the point.
+    let Message::Text(text) = socket.next(DEADLINE).await? else { panic!("not a text frame") };
+    for part in [
+        r#""channel":"table:\"My Schema\".\"Ünïcode.Table\"""#,
+        r#""Primary Key":9007199254740993"#,
+        r#""quote\"d":"happy""#,
+        r#""share":12.50"#,
+        r#""place":{"x":1,"y":2.5,"tags":["a\"b",null]}"#,
+        r#""moods":["sad","happy"]"#,
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    Ok(())
 }

@@ -57,6 +57,17 @@ impl Stage {
     }
 
     pub(crate) async fn on(postgres: &'static Postgres, extra: &[(&str, &str)]) -> Result<Stage> {
+        let stage = Stage::started(postgres, extra).await?;
+        stage.walcast.ready().await?;
+        Ok(stage)
+    }
+
+    /// Without asking `/ready`, which speaks TLS if the settings say so.
+    pub(crate) async fn unready(extra: &[(&str, &str)]) -> Result<Stage> {
+        Stage::started(Postgres::shared().await, extra).await
+    }
+
+    async fn started(postgres: &'static Postgres, extra: &[(&str, &str)]) -> Result<Stage> {
         roles(postgres).await?;
         let database = postgres.create_database().await?;
         let url = postgres.url("postgres", &database);
@@ -80,7 +91,6 @@ impl Stage {
         let sql = postgres.connect("postgres", &database).await?;
         sql.batch_execute(TABLES).await?;
         let walcast = Walcast::start(BINARY, &borrowed(&settings)).await?;
-        walcast.ready().await?;
         Ok(Stage {
             database,
             sql,
