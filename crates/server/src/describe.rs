@@ -87,17 +87,19 @@ impl Describe {
         types: &mut Types,
     ) -> Result<Vec<String>, DescribeError> {
         // A type may have been altered since it was looked up: a table is described anew rarely.
-        types.forget(relation);
-        let missing = types.missing(relation);
+        let mut fresh = types.clone();
+        fresh.forget(relation);
+        let missing = fresh.missing(relation);
         let client = self.client().await?;
         let key = client.query(PRIMARY_KEY, &[&relation.id.0]).await?;
         if !missing.is_empty() {
             for row in client.query(TYPES_QUERY, &[&missing]).await? {
-                types.insert(type_info(&row)?);
+                fresh.insert(type_info(&row)?);
             }
-            for oid in types.missing(relation) {
-                types.insert(TypeInfo::unknown(oid));
+            for oid in fresh.missing(relation) {
+                fresh.insert(TypeInfo::unknown(oid));
             }
+            *types = fresh;
         }
         key.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }

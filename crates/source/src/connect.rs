@@ -237,6 +237,11 @@ impl Attempt<'_> {
                 "two servers answer at this address".into(),
             ));
         }
+        if facts.encoding == "SQL_ASCII" {
+            // Nobody knows what its bytes mean: asked for UTF-8, Postgres would end the stream at
+            // the first row that is not, again and again. Let them come as they are.
+            stream.query("SET client_encoding = 'SQL_ASCII'").await?;
+        }
         let backend = own_backend(&mut stream).await?;
         let mut resumes_at = start;
         if let Ready::Missing(_) = ready {
