@@ -68,6 +68,11 @@ impl Cluster {
         &self.folder
     }
 
+    /// Where `postgres`, `initdb` and the others are.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     pub(crate) fn log(&self) -> String {
         let bytes = std::fs::read(self.folder.join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()

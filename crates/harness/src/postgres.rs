@@ -1,5 +1,6 @@
 //! A private Postgres for tests: started on demand, gone when the test process is.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -67,6 +68,12 @@ impl Postgres {
     /// The TCP port on 127.0.0.1; it stays the same over [`stop`](Postgres::stop) and a new start.
     pub fn port(&self) -> u16 {
         self.cluster.port()
+    }
+
+    /// A program of the installation that runs, for example `pg_recvlogical`: not a wrapper of the
+    /// distribution.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.cluster.programs().join(name)
     }
 
     /// A client whose connection is driven by a task of the current runtime.

@@ -27,6 +27,7 @@ pub struct Walcast {
     _watchdog: Child,
     address: SocketAddr,
     log: watch::Receiver<Vec<String>>,
+    quiet: bool,
 }
 
 impl Walcast {
@@ -53,7 +54,19 @@ impl Walcast {
             _watchdog: watchdog,
             address,
             log,
+            quiet: false,
         })
+    }
+
+    /// Its log is not printed on drop.
+    pub fn quiet(mut self) -> Walcast {
+        self.quiet = true;
+        self
+    }
+
+    /// Its process id, as long as it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// Runs another command of the binary (`migrate`, `check-config`) to its end: status, stdout, stderr.
@@ -147,7 +160,9 @@ impl Walcast {
 
 impl Drop for Walcast {
     fn drop(&mut self) {
-        eprintln!("walcast's log:\n{}", self.log());
+        if !self.quiet {
+            eprintln!("walcast's log:\n{}", self.log());
+        }
     }
 }
 

@@ -1,0 +1,113 @@
+//! `walcast-bench`: how fast and how large the release binary is, on a private Postgres that is
+//! started for it and gone afterwards. What is measured and why: `proto-docs/performance.md`.
+
+mod client;
+mod crowd;
+mod drain;
+mod fanout;
+mod frames;
+mod latency;
+mod memory;
+mod process;
+mod report;
+mod samples;
+mod stage;
+mod wire;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use crate::report::Report;
+use crate::stage::Stage;
+
+/// Measures the walcast binary. Progress goes to stderr, the table (or JSON) to stdout.
+#[derive(Parser)]
+#[command(name = "walcast-bench")]
+pub(crate) struct Options {
+    /// Only these, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Bench>,
+    /// Fewer rows, fewer samples, fewer connections: a look, not a figure
+    #[arg(long)]
+    quick: bool,
+    /// JSON instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Repeats of each measurement
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=5))]
+    repeats: u32,
+    /// The binary to measure; by default the one beside this program
+    #[arg(long)]
+    binary: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// COMMIT returned → client received, one subscriber, beside the bare stream
+    Latency,
+    /// A backlog without subscribers, beside pg_recvlogical
+    Drain,
+    /// Resident memory per idle connection
+    Memory,
+    /// One table to many subscribers, without and with row-level security
+    Fanout,
+}
+
+impl Options {
+    /// `full`, or `quick` with `--quick`.
+    pub(crate) fn size(&self, full: usize, quick: usize) -> usize {
+        if self.quick { quick } else { full }
+    }
+
+    fn wants(&self, bench: Bench) -> bool {
+        self.only.is_empty() || self.only.contains(&bench)
+    }
+
+    fn binary(&self) -> Result<PathBuf> {
+        let binary = match &self.binary {
+            Some(binary) => binary.clone(),
+            None => std::env::current_exe()?.with_file_name("walcast"),
+        };
+        anyhow::ensure!(
+            binary.exists(),
+            "there is no {}; run `make bench`, or name one with --binary",
+            binary.display()
+        );
+        Ok(binary)
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let stage = Stage::new(options.binary()?).await?;
+    let mut report = Report::new(process::machine());
+    if options.wants(Bench::Latency) {
+        latency::run(&stage, &options, &mut report)
+            .await
+            .context("latency")?;
+    }
+    if options.wants(Bench::Drain) {
+        drain::run(&stage, &options, &mut report)
+            .await
+            .context("drain")?;
+    }
+    if options.wants(Bench::Memory) {
+        memory::run(&stage, &options, &mut report)
+            .await
+            .context("memory")?;
+    }
+    if options.wants(Bench::Fanout) {
+        fanout::run(&stage, &options, &mut report)
+            .await
+            .context("fanout")?;
+    }
+    if options.json {
+        println!("{}", report.json()?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(())
+}
