@@ -108,14 +108,19 @@ async fn backlog(sql: &Client, rows: usize, per_transaction: usize) -> Result<St
         &format!("generate_series(0, {})", per_transaction - 1),
         &format!("generate_series(n * {per_transaction}, (n + 1) * {per_transaction} - 1)"),
     );
-    sql.batch_execute(&format!(
-        "SET synchronous_commit = off;
-         DO $$ BEGIN FOR n IN 0..{} LOOP {statement}; COMMIT; END LOOP; END $$;
-         SET synchronous_commit = on;
-         CHECKPOINT;",
+    // One call each: several statements in one would be one transaction, which can't COMMIT inside.
+    let fill = format!(
+        "DO $$ BEGIN FOR n IN 0..{} LOOP {statement}; COMMIT; END LOOP; END $$",
         transactions - 1
-    ))
-    .await?;
+    );
+    for statement in [
+        "SET synchronous_commit = off",
+        &fill,
+        "SET synchronous_commit = on",
+        "CHECKPOINT",
+    ] {
+        sql.batch_execute(statement).await?;
+    }
     let row = sql
         .query_one("SELECT pg_current_wal_lsn()::text", &[])
         .await?;
