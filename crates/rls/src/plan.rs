@@ -64,13 +64,15 @@ impl<'a> Plan<'a> {
         let Some(question) = self.batch.questions.get(place.0) else {
             return;
         };
-        if !fresh {
+        if !fresh || rules.is_confirmed_always() {
             self.confirm(rules);
         }
         let columns = rules.fit(question.row.shape()).visible.clone();
         match (&rules.standing, columns) {
             (Standing::Refused(_), _) => self.counts.refused += 1,
-            (Standing::Nothing, _) | (_, None) => self.counts.hidden += 1,
+            (Standing::Nothing { .. } | Standing::NoPolicy, _) | (_, None) => {
+                self.counts.hidden += 1
+            }
             (Standing::Privileges, Some(columns)) => {
                 self.counts.visible += 1;
                 self.answers
@@ -78,7 +80,6 @@ impl<'a> Plan<'a> {
             }
             (Standing::Policies(_), Some(_)) if closed => self.error("timeout"),
             (Standing::Policies(_), Some(columns)) => {
-                self.confirm(rules);
                 let Some(image) = self.image(place.0, rules) else {
                     return self.error("encoding");
                 };

@@ -32,8 +32,12 @@ pub(crate) struct Rules {
 pub(crate) enum Standing {
     /// The role is not judged for at all.
     Refused(Refusal),
-    /// No such table, no USAGE on its schema, or no policy that lets anything through.
-    Nothing,
+    /// No such table, or no USAGE on its schema (`secured`: though there are policies).
+    Nothing {
+        secured: bool,
+    },
+    /// No policy that lets anything through.
+    NoPolicy,
     /// No policies apply: the columns alone decide.
     Privileges,
     Policies(Box<Policies>),
@@ -92,9 +96,20 @@ impl Rules {
         &self.table
     }
 
+    /// The catalogue is asked before each verdict, not only now and then.
+    pub(crate) fn is_confirmed_always(&self) -> bool {
+        matches!(
+            self.standing,
+            Standing::Policies(_) | Standing::NoPolicy | Standing::Nothing { secured: true }
+        )
+    }
+
     /// Whether the role may hear of the table at all: some column of it is to be seen.
     pub(crate) fn may_hear(&self, shape: &Arc<Shape>) -> bool {
-        let reachable = matches!(self.standing, Standing::Privileges | Standing::Policies(_));
+        let reachable = !matches!(
+            self.standing,
+            Standing::Refused(_) | Standing::Nothing { .. }
+        );
         reachable && self.fit(shape).visible.is_some()
     }
 
@@ -157,12 +172,14 @@ fn standing(role: &str, facts: Option<Facts>, shadowed: bool, config: &CheckConf
         return Standing::Refused(refusal);
     }
     match facts {
-        Some(facts) if !facts.schema_usage => Standing::Nothing,
-        None => Standing::Nothing,
+        Some(facts) if !facts.schema_usage => Standing::Nothing {
+            secured: facts.policies_apply,
+        },
+        None => Standing::Nothing { secured: false },
         Some(facts) if !facts.policies_apply => Standing::Privileges,
         Some(facts) => match Policies::new(facts, shadowed) {
             Some(policies) => Standing::Policies(Box::new(policies)),
-            None => Standing::Nothing,
+            None => Standing::NoPolicy,
         },
     }
 }

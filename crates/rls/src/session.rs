@@ -63,9 +63,7 @@ impl Share<'_> {
         let mut suspicions = HashMap::new();
         let mut units = units;
         loop {
-            let Some(report) = self.once(slot, units).await else {
-                return None;
-            };
+            let report = self.once(slot, units).await?;
             if report.void {
                 return None;
             }

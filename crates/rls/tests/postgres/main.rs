@@ -1,0 +1,14 @@
+//! Verdicts against a real Postgres: each is compared with what a direct SELECT as the role finds.
+
+mod access;
+mod cases;
+mod columns;
+mod fresh;
+mod groups;
+mod key;
+mod literal;
+mod poison;
+mod rig;
+mod roles;
+mod search_path;
+mod usage;
