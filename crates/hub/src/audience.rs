@@ -110,7 +110,10 @@ impl Audience {
     }
 
     pub fn unsubscribe(&mut self, id: SubscriptionId) -> Result<(), AudienceError> {
-        let place = self.subscriptions.remove(&id).ok_or(AudienceError::Unknown)?;
+        let place = self
+            .subscriptions
+            .remove(&id)
+            .ok_or(AudienceError::Unknown)?;
         if let Some(own) = self.connections.get_mut(&place.connection) {
             own.remove(&id);
             if own.is_empty() {
@@ -132,7 +135,13 @@ impl Audience {
 
     /// From now on all subscriptions of a connection are judged as `viewer`.
     pub fn set_viewer(&mut self, connection: ConnId, viewer: &Viewer) {
-        let ids: Vec<_> = self.connections.get(&connection).into_iter().flatten().copied().collect();
+        let ids: Vec<_> = self
+            .connections
+            .get(&connection)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         for id in ids {
             let Some(before) = self.subscriptions.get(&id).map(|place| place.group) else {
                 continue;
@@ -151,7 +160,10 @@ impl Audience {
     pub fn groups<'a>(&'a self, shape: &Shape) -> impl Iterator<Item = (u32, &'a Group)> + 'a {
         let schema = self.schemas.get(&shape.schema);
         let table = schema.and_then(|schema| schema.tables.get(&shape.table));
-        let ids = schema.into_iter().flat_map(|schema| &schema.all).chain(table.into_iter().flatten());
+        let ids = schema
+            .into_iter()
+            .flat_map(|schema| &schema.all)
+            .chain(table.into_iter().flatten());
         ids.filter_map(|id| self.groups.get(id).map(|group| (*id, group)))
     }
 
@@ -169,7 +181,13 @@ impl Audience {
         self.viewers.get(number)
     }
 
-    fn join(&mut self, id: SubscriptionId, viewer: &Viewer, spec: Arc<Spec>, outbox: Arc<Outbox>) -> u32 {
+    fn join(
+        &mut self,
+        id: SubscriptionId,
+        viewer: &Viewer,
+        spec: Arc<Spec>,
+        outbox: Arc<Outbox>,
+    ) -> u32 {
         let viewer = self.viewers.enter(viewer);
         let key = (viewer, spec);
         if let Some(&number) = self.by_key.get(&key)
@@ -186,7 +204,14 @@ impl Audience {
         self.by_key.insert(key, number);
         self.listing(&spec.target).insert(number);
         let members = HashMap::from([(id, outbox)]);
-        self.groups.insert(number, Group { viewer, spec, members });
+        self.groups.insert(
+            number,
+            Group {
+                viewer,
+                spec,
+                members,
+            },
+        );
         number
     }
 
@@ -214,7 +239,9 @@ impl Audience {
 
     fn unlist(&mut self, target: &Target, number: u32) {
         self.listing(target).remove(&number);
-        let Some(schema) = self.schemas.get_mut(&target.schema) else { return };
+        let Some(schema) = self.schemas.get_mut(&target.schema) else {
+            return;
+        };
         if let Some(table) = &target.table
             && schema.tables.get(table).is_some_and(HashSet::is_empty)
         {
@@ -250,7 +277,9 @@ impl Viewers {
     }
 
     fn leave(&mut self, number: u32) {
-        let Some((_, uses)) = self.by_number.get_mut(&number) else { return };
+        let Some((_, uses)) = self.by_number.get_mut(&number) else {
+            return;
+        };
         *uses -= 1;
         if *uses == 0
             && let Some((viewer, _)) = self.by_number.remove(&number)
@@ -283,12 +312,18 @@ mod tests {
     }
 
     fn viewer(claims: &str) -> Viewer {
-        Viewer { role: "authenticated".into(), claims: claims.into() }
+        Viewer {
+            role: "authenticated".into(),
+            claims: claims.into(),
+        }
     }
 
     fn spec(schema: &str, table: Option<&str>) -> Arc<Spec> {
         Arc::new(Spec {
-            target: Target { schema: schema.into(), table: table.map(Into::into) },
+            target: Target {
+                schema: schema.into(),
+                table: table.map(Into::into),
+            },
             events: Events::ALL,
             filter: None,
             channel: "c".into(),
@@ -299,12 +334,22 @@ mod tests {
     fn add(audience: &mut Audience, id: u64, connection: u64, claims: &str, spec: Arc<Spec>) {
         let outbox = Arc::new(Outbox::new(1000));
         audience
-            .subscribe(SubscriptionId(id), ConnId(connection), &viewer(claims), spec, outbox)
+            .subscribe(
+                SubscriptionId(id),
+                ConnId(connection),
+                &viewer(claims),
+                spec,
+                outbox,
+            )
             .expect("a new subscription");
     }
 
     /// The claims and the number of members of every group of a table.
-    fn members(audience: &Audience, schema: &'static str, table: &'static str) -> Vec<(String, usize)> {
+    fn members(
+        audience: &Audience,
+        schema: &'static str,
+        table: &'static str,
+    ) -> Vec<(String, usize)> {
         let shape = shape(schema, table);
         let mut found: Vec<_> = audience
             .groups(&shape)
@@ -347,16 +392,29 @@ mod tests {
     fn nothing_stays_behind() {
         let mut audience = Audience::new();
         for id in 0..10 {
-            add(&mut audience, id, id % 3, &(id % 2).to_string(), spec("public", Some("t")));
+            add(
+                &mut audience,
+                id,
+                id % 3,
+                &(id % 2).to_string(),
+                spec("public", Some("t")),
+            );
         }
-        audience.unsubscribe(SubscriptionId(4)).expect("it is there");
-        assert_eq!(audience.unsubscribe(SubscriptionId(4)), Err(AudienceError::Unknown));
+        audience
+            .unsubscribe(SubscriptionId(4))
+            .expect("it is there");
+        assert_eq!(
+            audience.unsubscribe(SubscriptionId(4)),
+            Err(AudienceError::Unknown)
+        );
         for connection in 0..3 {
             audience.disconnect(ConnId(connection));
         }
         assert!(audience.is_empty());
         assert_eq!(members(&audience, "public", "t"), []);
-        assert!(audience.groups.is_empty() && audience.by_key.is_empty() && audience.schemas.is_empty());
+        assert!(
+            audience.groups.is_empty() && audience.by_key.is_empty() && audience.schemas.is_empty()
+        );
         assert!(audience.viewers.numbers.is_empty() && audience.viewers.by_number.is_empty());
         assert!(audience.connections.is_empty());
     }

@@ -15,6 +15,7 @@ mod audience;
 mod filter;
 mod limits;
 mod outbox;
+mod pattern;
 mod rate;
 mod subscription;
 mod value;

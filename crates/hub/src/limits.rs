@@ -51,7 +51,10 @@ pub struct Ticket {
 
 impl Connections {
     pub fn new(limits: ConnectionLimits) -> Arc<Connections> {
-        Arc::new(Connections { limits, open: Mutex::default() })
+        Arc::new(Connections {
+            limits,
+            open: Mutex::default(),
+        })
     }
 
     /// How many are open.
@@ -69,7 +72,11 @@ impl Connections {
             return Err(LimitError::Address);
         }
         open.total += 1;
-        Ok(Ticket { connections: self.clone(), address, user: None })
+        Ok(Ticket {
+            connections: self.clone(),
+            address,
+            user: None,
+        })
     }
 }
 
@@ -81,7 +88,11 @@ impl Ticket {
         }
         let mut open = self.connections.open.lock();
         if let Some(user) = &user
-            && !take(&mut open.users, user.clone(), self.connections.limits.per_user_max)
+            && !take(
+                &mut open.users,
+                user.clone(),
+                self.connections.limits.per_user_max,
+            )
         {
             return Err(LimitError::User);
         }
@@ -135,15 +146,27 @@ mod tests {
 
     #[test]
     fn every_limit_holds_and_is_given_back() {
-        let limits = ConnectionLimits { total_max: 3, per_user_max: 1, per_address_max: 2 };
+        let limits = ConnectionLimits {
+            total_max: 3,
+            per_user_max: 1,
+            per_address_max: 2,
+        };
         let connections = Connections::new(limits);
         let mut first = connections.admit(HERE).expect("free");
         let mut second = connections.admit(HERE).expect("free");
-        assert_eq!(connections.admit(HERE).expect_err("full"), LimitError::Address);
+        assert_eq!(
+            connections.admit(HERE).expect_err("full"),
+            LimitError::Address
+        );
         let _third = connections.admit(THERE).expect("free");
-        assert_eq!(connections.admit(THERE).expect_err("full"), LimitError::Total);
+        assert_eq!(
+            connections.admit(THERE).expect_err("full"),
+            LimitError::Total
+        );
         first.set_user(Some("a".into())).expect("free");
-        first.set_user(Some("a".into())).expect("the same user takes no second place");
+        first
+            .set_user(Some("a".into()))
+            .expect("the same user takes no second place");
         assert_eq!(second.set_user(Some("a".into())), Err(LimitError::User));
         drop(first);
         second.set_user(Some("a".into())).expect("free again");
@@ -153,9 +176,15 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let limits = ConnectionLimits { total_max: 0, per_user_max: 0, per_address_max: 0 };
+        let limits = ConnectionLimits {
+            total_max: 0,
+            per_user_max: 0,
+            per_address_max: 0,
+        };
         let connections = Connections::new(limits);
-        let many: Vec<_> = (0..100).map(|_| connections.admit(HERE).expect("no limit")).collect();
+        let many: Vec<_> = (0..100)
+            .map(|_| connections.admit(HERE).expect("no limit"))
+            .collect();
         assert_eq!(connections.count(), many.len());
     }
 }

@@ -77,7 +77,12 @@ impl Outbox {
             emptied: Instant::now(),
         };
         let (wake, empty) = (Notify::new(), Notify::new());
-        Outbox { bytes_max, state: Mutex::new(state), wake, empty }
+        Outbox {
+            bytes_max,
+            state: Mutex::new(state),
+            wake,
+            empty,
+        }
     }
 
     /// Queues a frame. One that does not fit closes the outbox as [`Closing::Slow`]: the client is
@@ -102,7 +107,11 @@ impl Outbox {
         if was_empty {
             self.wake.notify_one();
         }
-        if crowded { Pushed::Crowded } else { Pushed::Queued }
+        if crowded {
+            Pushed::Crowded
+        } else {
+            Pushed::Queued
+        }
     }
 
     /// Waits until the writer has taken everything, or the outbox is closed; no longer than until
@@ -163,7 +172,10 @@ impl Outbox {
         }
         let count = state.frames.len().min(frames_max);
         frames.extend(state.frames.drain(..count));
-        state.bytes -= frames[frames.len() - count..].iter().map(Bytes::len).sum::<usize>();
+        state.bytes -= frames[frames.len() - count..]
+            .iter()
+            .map(Bytes::len)
+            .sum::<usize>();
         if state.frames.is_empty() {
             state.frames.shrink_to(FRAMES_KEPT);
             state.emptied = Instant::now();
@@ -211,9 +223,16 @@ mod tests {
         assert_eq!(outbox.push(frame(8)), Pushed::Crowded);
         assert_eq!(outbox.push(frame(3)), Pushed::Closed);
         assert_eq!(outbox.bytes(), 0);
-        assert_eq!(outbox.push(frame(1)), Pushed::Closed, "nothing may follow a lost frame");
+        assert_eq!(
+            outbox.push(frame(1)),
+            Pushed::Closed,
+            "nothing may follow a lost frame"
+        );
         let mut frames = Vec::new();
-        assert_eq!(outbox.take(&mut frames, 9).await, Pending::Closed(Closing::Slow));
+        assert_eq!(
+            outbox.take(&mut frames, 9).await,
+            Pending::Closed(Closing::Slow)
+        );
         assert!(frames.is_empty());
     }
 
@@ -232,7 +251,11 @@ mod tests {
         outbox.close(Closing::Idle);
         assert_eq!(outbox.take(&mut Vec::new(), 9).await, Pending::Frames);
         let end = outbox.take(&mut Vec::new(), 9).await;
-        assert_eq!(end, Pending::Closed(Closing::Shutdown), "the first reason stays");
+        assert_eq!(
+            end,
+            Pending::Closed(Closing::Shutdown),
+            "the first reason stays"
+        );
     }
 
     #[tokio::test]
@@ -244,7 +267,10 @@ mod tests {
         });
         tokio::task::yield_now().await;
         outbox.push(frame(1));
-        assert_eq!(writer.await.expect("the writer does not panic"), Pending::Frames);
+        assert_eq!(
+            writer.await.expect("the writer does not panic"),
+            Pending::Frames
+        );
     }
 
     #[tokio::test(start_paused = true)]

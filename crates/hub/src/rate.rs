@@ -14,7 +14,11 @@ pub struct RateLimit {
 impl RateLimit {
     /// `per_minute` of 0 means no limit.
     pub fn new(per_minute: u32, now: Instant) -> RateLimit {
-        RateLimit { per_minute, allowance: f64::from(per_minute), last: now }
+        RateLimit {
+            per_minute,
+            allowance: f64::from(per_minute),
+            last: now,
+        }
     }
 
     /// Counts one message; `Err` is the time after which the next one is allowed.

@@ -43,24 +43,29 @@ impl View {
     /// A truncation is a view of its own: [`View::Truncate`].
     pub fn of(operation: &Operation, new: Seen, old: Seen) -> Option<View> {
         match (operation, new, old) {
-            (Operation::Insert { .. }, Seen::Yes(columns), _) => {
-                Some(View::Insert { columns, entered: false })
-            }
-            (Operation::Delete { .. }, _, Seen::Yes(columns)) => {
-                Some(View::Delete { columns, left: false })
-            }
-            (Operation::Update { .. }, Seen::Yes(columns), Seen::Yes(old)) => {
-                Some(View::Update { columns, old: Some(old) })
-            }
+            (Operation::Insert { .. }, Seen::Yes(columns), _) => Some(View::Insert {
+                columns,
+                entered: false,
+            }),
+            (Operation::Delete { .. }, _, Seen::Yes(columns)) => Some(View::Delete {
+                columns,
+                left: false,
+            }),
+            (Operation::Update { .. }, Seen::Yes(columns), Seen::Yes(old)) => Some(View::Update {
+                columns,
+                old: Some(old),
+            }),
             (Operation::Update { .. }, Seen::Yes(columns), Seen::Unknown) => {
                 Some(View::Update { columns, old: None })
             }
-            (Operation::Update { .. }, Seen::Yes(columns), Seen::No) => {
-                Some(View::Insert { columns, entered: true })
-            }
-            (Operation::Update { .. }, _, Seen::Yes(columns)) => {
-                Some(View::Delete { columns, left: true })
-            }
+            (Operation::Update { .. }, Seen::Yes(columns), Seen::No) => Some(View::Insert {
+                columns,
+                entered: true,
+            }),
+            (Operation::Update { .. }, _, Seen::Yes(columns)) => Some(View::Delete {
+                columns,
+                left: true,
+            }),
             _ => None,
         }
     }
