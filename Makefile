@@ -2,7 +2,7 @@
 # otherwise it says the command).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build lint
+.PHONY: help run test build lint bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,3 +19,8 @@ build: ## the release binary, target/release/walcast
 lint: ## format and clippy, warnings are errors
 	cargo fmt --all --check -- -l
 	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## how fast the release binary is (BENCH="--quick --only latency,drain,memory,fanout --json")
+	@bash -c '. integration/setup/install.sh && need_rust && need_postgres'
+	cargo build --release --bin walcast --bin walcast-bench
+	@ulimit -n "$$(ulimit -Hn)" && "$${CARGO_TARGET_DIR:-target}/release/walcast-bench" $(BENCH)
