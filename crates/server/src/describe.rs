@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -34,6 +35,10 @@ const EVENTS: &str = "
 /// Bounded by the number of published tables.
 pub(crate) type TableEvents = Arc<HashMap<RelationId, Events>>;
 
+/// How long the catalogue may take to answer. All changes wait for it meanwhile, and a connection
+/// that a firewall has forgotten would keep them waiting for a quarter of an hour.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How old [`TableEvents`] may be.
 const EVENTS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,7 +61,8 @@ impl Describe {
     pub(crate) async fn relation(&mut self, relation: &Relation, decoder: &mut Decoder) {
         // A connection that broke unnoticed fails once; the second try has a new one.
         for last in [false, true] {
-            match self.look_up(relation, decoder.types_mut()).await {
+            let looked_up = timeout(PATIENCE, self.look_up(relation, decoder.types_mut()));
+            match looked_up.await.unwrap_or(Err(DescribeError::Timeout)) {
                 Ok(primary_key) => return decoder.describe(relation, Some(&primary_key)),
                 Err(error) if last => {
                     warn!(relation = relation.id.0, %error, "catalogue not readable; the table's key and own types count as unknown");
@@ -121,7 +127,8 @@ pub(crate) async fn watch_events(
     let mut client = None;
     let mut failing = false;
     loop {
-        match read_events(&url, &mut client).await {
+        let read = timeout(PATIENCE, read_events(&url, &mut client));
+        match read.await.unwrap_or(Err(DescribeError::Timeout)) {
             Ok(tables) => {
                 failing = false;
                 events.send_if_modified(|known| {
@@ -179,6 +186,8 @@ fn type_info(row: &Row) -> Result<TypeInfo, DescribeError> {
 
 #[derive(Debug, thiserror::Error)]
 enum DescribeError {
+    #[error("no answer in {} s", PATIENCE.as_secs())]
+    Timeout,
     #[error(transparent)]
     Connect(#[from] SourceError),
     #[error("{}", .0.code().map_or("connection lost", |code| code.code()))]
