@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
+use walcast_hub::Closing;
 use walcast_protocol::Codec;
 use walcast_websocket::accept_key;
 use warp::{Filter, Reply};
@@ -199,6 +200,10 @@ async fn talk(
     .await;
     drop(token);
     let entry = context.sockets.enter(&session);
+    // The call that closes all sockets may have come before this one was among them.
+    if context.stop.is_cancelled() {
+        session.outbox().close(Closing::Shutdown);
+    }
     let (stream, settings) = (parts.io.into_inner(), context.socket);
     // From here on the socket keeps nothing of the HTTP side alive.
     drop(context);
