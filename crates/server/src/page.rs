@@ -74,7 +74,7 @@ fn policy(html: &str) -> String {
         None => "'none'".to_owned(),
     };
     format!(
-        "default-src 'none'; script-src {}; style-src {}; connect-src 'self' ws: wss:; img-src data:; \
+        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         hash("script"),
         hash("style"),
