@@ -33,6 +33,9 @@ pub(crate) struct Listener {
 
 /// What a request's head may take, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A connection is closed after this many times the handshake's timeout if it has not become a
+/// WebSocket: one that asks and never reads the answers would keep its place for ever.
+const LIFETIME_FACTOR: u32 = 6;
 /// The pause after a failed accept: there may be no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -117,15 +120,22 @@ impl Listener {
             .keep_alive(true);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer);
         tokio::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
+        let lifetime = self.handshake_timeout.saturating_mul(LIFETIME_FACTOR);
+        let ended = tokio::select! {
+            result = connection.as_mut() => Ok(result),
+            () = tokio::time::sleep(lifetime) => {
+                connection.as_mut().graceful_shutdown();
+                timeout(self.handshake_timeout, connection).await
+            }
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                Ok(connection.await)
             }
         };
-        if let Err(error) = result {
-            debug!(%error, "HTTP connection ended badly");
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "HTTP connection ended badly"),
+            Err(_) => debug!("an HTTP connection did not end in time"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The real binary over a real Postgres, spoken to in the native protocol.
 
 mod faults;
+mod hostile;
 mod limits;
 mod refusals;
 mod sight;
