@@ -158,7 +158,7 @@ impl Session {
         (CloseCode(code), reason)
     }
 
-    /// Something came from the client.
+    /// A whole message or control frame came from the client.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.heard = now;
     }

@@ -87,10 +87,13 @@ async fn read_loop(
     };
     let mut decoder = Decoder::new(limits);
     let mut input = BytesMut::from(&early[..]);
+    drop(early); // even when empty it holds the handshake's buffer, 8 KiB
     loop {
         loop {
             match decoder.decode(&mut input) {
                 Ok(Some(incoming)) => {
+                    // Only whole messages count: the pieces of one that never ends are no life.
+                    session.heard(Instant::now());
                     if let Some(end) = receive(incoming, session).await {
                         return end;
                     }
@@ -106,7 +109,7 @@ async fn read_loop(
         tokio::select! {
             read = read_some(reader, &mut input) => match read {
                 Ok(0) | Err(_) => return End::Gone,
-                Ok(_) => session.heard(Instant::now()),
+                Ok(_) => {}
             },
             () = tokio::time::sleep_until(wake) => {
                 if let Some(closing) = Box::pin(session.tick(Instant::now())).await {
