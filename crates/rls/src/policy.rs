@@ -94,11 +94,11 @@ impl Policies {
     /// then `$2`, the application's, is put into force: the images depend on it.
     pub(crate) fn image_sql(&self) -> String {
         let images = match self.shadowed {
-            false => "pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS walcast_image(t, n)".to_owned(),
-            true => "(SELECT pg_catalog.set_config('search_path', $2::pg_catalog.text, true) AS path OFFSET 0) AS walcast_path \
-                     CROSS JOIN LATERAL pg_catalog.unnest(CASE WHEN walcast_path.path IS NOT NULL THEN $1::pg_catalog.text[] END) \
-                     WITH ORDINALITY AS walcast_image(t, n)"
-                .to_owned(),
+            false => images("$1::pg_catalog.text[]"),
+            true => images(
+                "CASE WHEN pg_catalog.set_config('search_path', $2::pg_catalog.text, true) IS NOT NULL \
+                 THEN $1::pg_catalog.text[] END",
+            ),
         };
         format!(
             "SELECT walcast_image.n::pg_catalog.int4 FROM {images} WHERE (SELECT {} FROM {} AS {})",
@@ -150,9 +150,10 @@ impl Policies {
         }
         format!(
             "SELECT walcast_image.n::pg_catalog.int4 \
-             FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS walcast_image(t, n) \
+             FROM {images} \
              CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[walcast_image.t::{table}]) AS walcast_new \
              WHERE EXISTS (SELECT FROM {table} AS walcast_row WHERE {found})",
+            images = images("$1::pg_catalog.text[]"),
             table = self.name(),
         )
     }
@@ -160,6 +161,16 @@ impl Policies {
     fn name(&self) -> String {
         format!("{}.{}", identifier(&self.schema), identifier(&self.table))
     }
+}
+
+/// The images, numbered from 1. Through a sub-select that is computed by itself, so that Postgres
+/// expects as many whatever the parameter: then it keeps the statement's plan, instead of planning
+/// at each run, which takes longer than the run.
+fn images(array: &str) -> String {
+    format!(
+        "(SELECT {array} AS texts OFFSET 0) AS walcast_images \
+         CROSS JOIN LATERAL pg_catalog.unnest(walcast_images.texts) WITH ORDINALITY AS walcast_image(t, n)"
+    )
 }
 
 /// Restrictive policies all hold, and one of the permissive ones does. A policy without USING counts
