@@ -14,6 +14,8 @@ pub(crate) struct Facts {
     pub(crate) policies_apply: bool,
     /// USAGE on the schema.
     pub(crate) schema_usage: bool,
+    /// SELECT on the table as a whole: on every column that it has, had or will have.
+    pub(crate) whole_table: bool,
     /// In the order of their numbers, without dropped ones.
     pub(crate) columns: Vec<ColumnFacts>,
     /// Numbers of the key's columns, each with its equality operator as SQL text.
@@ -107,7 +109,8 @@ fn facts_sql() -> String {
            a.numbers, a.names, a.selectable, a.generated,
            k.numbers, k.operators,
            p.permissive, p.quals, p.reads, p.reaches_out,
-           {DIGEST}
+           {DIGEST},
+           has_table_privilege(r.oid, c.oid, 'SELECT')
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN pg_roles r
          CROSS JOIN LATERAL (
@@ -209,6 +212,7 @@ fn facts(row: &Row) -> Result<Facts, Error> {
         reads: optional(row, 17)?,
         reaches_out: row.try_get(18)?,
         digest: row.try_get(19)?,
+        whole_table: row.try_get(20)?,
     })
 }
 

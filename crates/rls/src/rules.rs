@@ -24,6 +24,8 @@ pub(crate) struct Rules {
     /// As the catalogue names it, for logs.
     table: String,
     columns: Vec<Column>,
+    /// SELECT on all columns, also on those that the table has no longer under their name.
+    whole_table: bool,
     fits: Mutex<Fits>,
 }
 
@@ -72,11 +74,12 @@ impl Rules {
         shadowed: bool,
         config: &CheckConfig,
     ) -> Rules {
-        let (digest, table, columns) = match &facts {
+        let (digest, table, columns, whole_table) = match &facts {
             Some(facts) => (
                 facts.digest.clone(),
                 format!("{}.{}", facts.schema, facts.table),
                 columns(facts),
+                facts.whole_table,
             ),
             None => Default::default(),
         };
@@ -88,6 +91,7 @@ impl Rules {
             table,
             standing: standing(role, facts, shadowed, config),
             columns,
+            whole_table,
             fits: Mutex::default(),
         }
     }
@@ -137,7 +141,12 @@ impl Rules {
             .iter()
             .zip(&places)
             .filter(|(column, _)| column.selectable);
-        let visible: ColumnSet = selectable.filter_map(|(_, place)| *place).collect();
+        let mut visible: ColumnSet = selectable.filter_map(|(_, place)| *place).collect();
+        if self.whole_table {
+            // Renamed or dropped since: the grant covered them then.
+            let gone = (0..shape.columns.len()).filter(|index| !places.contains(&Some(*index)));
+            gone.for_each(|index| visible.insert(index));
+        }
         let hearable = match shape.key.is_empty() {
             true => !visible.is_empty(),
             false => !visible.intersection(&shape.key).is_empty(),
