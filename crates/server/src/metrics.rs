@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
-use walcast_change::{Change, Cursor, Operation};
+use walcast_change::{Change, Operation};
 use walcast_hub::Closing;
 use walcast_pgoutput::PgTime;
 use walcast_protocol::Code;
@@ -70,7 +70,6 @@ pub(crate) struct Metrics {
     rls_reloads: Counter,
     rls_waits: Counter,
     pub(crate) outbox_bytes: Gauge,
-    cursor: Mutex<Cursor>,
     registry: Mutex<Registry>,
 }
 
@@ -207,9 +206,8 @@ impl Metrics {
         self.changes.get_or_create(&Kind { kind }).inc();
     }
 
-    /// How long the last change of a batch took from its commit to the outboxes, and its place.
+    /// How long the last change of a batch took from its commit to the outboxes.
     pub(crate) fn reached(&self, change: &Change) {
-        *self.cursor.lock() = change.cursor;
         let now = PgTime::from_system(SystemTime::now());
         let micros = now.0.saturating_sub(change.commit_time.0).max(0);
         self.lag_seconds.set(micros as f64 / 1e6);
@@ -283,11 +281,6 @@ impl Metrics {
         }
         self.rls_reloads.inner().store(counts.reloads, Relaxed);
         self.rls_waits.inner().store(counts.waits, Relaxed);
-    }
-
-    /// The last change that was published.
-    pub(crate) fn cursor(&self) -> Cursor {
-        *self.cursor.lock()
     }
 
     pub(crate) fn text(&self) -> String {

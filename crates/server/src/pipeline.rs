@@ -22,7 +22,7 @@ use walcast_hub::{Audience, Outbox, Pushed};
 use walcast_pgoutput::{Lsn, Message};
 use walcast_protocol::{Codec, Notice};
 use walcast_rls::RowCheck;
-use walcast_source::{Event, Source, SourceError, StreamState};
+use walcast_source::{Event, Gap, GapReason, Source, SourceError, StreamState};
 use walcast_websocket::{OpCode, frame};
 
 use crate::describe::Describe;
@@ -80,6 +80,24 @@ impl Progress {
             ordinal: 0,
         };
         self.taken.max(idle)
+    }
+
+    /// Where it stands after a gap. What the same slot sends again is still known; any other
+    /// source may count its LSNs anew.
+    fn after(&self, gap: &Gap) -> Progress {
+        let same_order = matches!(
+            gap.reason,
+            GapReason::PublicationRecreated | GapReason::SlotAdvanced
+        );
+        Progress {
+            taken: if same_order {
+                self.taken
+            } else {
+                Cursor::default()
+            },
+            finished: None,
+            acknowledged: gap.resumes_at,
+        }
     }
 }
 
@@ -213,23 +231,25 @@ impl<C: RowCheck> Pipeline<C> {
     async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<bool>> {
         let mut allowed = HashMap::new();
         for (at, change, viewers) in plan.truncations() {
-            let viewers: Vec<_> = viewers
-                .iter()
-                .filter_map(|number| self.audience.viewer(*number).cloned())
-                .collect();
+            // One answer for each, in their order: none may be left out.
+            let viewers = viewers.iter().map(|number| {
+                let viewer = self.audience.viewer(*number);
+                viewer.expect("a group's viewer is among the viewers").clone()
+            });
+            let viewers: Vec<_> = viewers.collect();
             allowed.insert(at, self.check.table(&change.shape, &viewers).await);
         }
         allowed
     }
 
     /// Changes were lost before they came here. Nobody may be left to believe otherwise.
-    fn gap(&mut self, gap: &walcast_source::Gap) {
+    fn gap(&mut self, gap: &Gap) {
         warn!(
             reason = gap.reason.name(),
             "changes were lost; telling all subscribers"
         );
         self.decoder.restart();
-        self.progress = Progress::default();
+        self.progress = self.progress.after(gap);
         let mut payload = Vec::new();
         self.codec.notice(
             &Notice::Gap {
@@ -282,16 +302,12 @@ impl<C: RowCheck> Pipeline<C> {
         if done.is_closed() || outbox.push(acknowledge(self.progress.cursor())) == Pushed::Closed {
             return;
         }
-        match self
+        let begun = self
             .audience
-            .subscribe(id, connection, &viewer, spec, outbox)
-        {
-            Ok(()) => {
-                if done.send(()).is_err() {
-                    let _ = self.audience.unsubscribe(id);
-                }
-            }
-            Err(error) => error!(%error, "a subscription's number was used twice"),
+            .subscribe(id, connection, &viewer, spec, outbox);
+        // One that exists already was asked for again: it is acknowledged again and stays.
+        if done.send(()).is_err() && begun.is_ok() {
+            let _ = self.audience.unsubscribe(id);
         }
     }
 }
@@ -332,5 +348,39 @@ impl Patience {
         let _ = timeout(self.left, relieved).await;
         self.since = Instant::now();
         self.left = self.left.saturating_sub(self.since.duration_since(begin));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_source_counts_anew() {
+        let taken = Cursor {
+            commit_lsn: Lsn(100),
+            ordinal: 3,
+        };
+        for (reason, resumes_at, expected) in [
+            (GapReason::PublicationRecreated, 90, taken),
+            (GapReason::SlotAdvanced, 120, taken),
+            (GapReason::SlotMissing, 20, Cursor::default()),
+            (GapReason::OtherServer, 20, Cursor::default()),
+        ] {
+            let progress = Progress {
+                taken,
+                finished: Some(Lsn(95)),
+                acknowledged: Lsn(80),
+            };
+            let gap = Gap {
+                reason,
+                after: Lsn(80),
+                resumes_at: Lsn(resumes_at),
+            };
+            let after = progress.after(&gap);
+            assert_eq!(after.taken, expected, "{reason:?}");
+            assert_eq!(after.finished, None, "nothing of before is acknowledged");
+            assert!(after.cursor().commit_lsn < Lsn(resumes_at) || after.cursor() == taken);
+        }
     }
 }

@@ -216,16 +216,15 @@ impl Session {
             channel: subscribe.channel.as_str().into(),
             format: subscribe.format,
         });
-        if let Some(id) = self.subscribed(&spec) {
-            return self.acknowledge_again(id, &subscribe);
-        }
-        let most = self.shared.settings.subscriptions_max;
-        if most != 0 && self.subscriptions.len() >= most {
-            let text = format!("this connection has its {most} subscriptions already");
-            return Err(Refusal::new(Code::RateLimited, text).on(&*subscribe.channel));
-        }
-        self.authorize(&viewer, &spec).await?;
-        let id = SubscriptionId(self.shared.next_id());
+        // The same subscription twice is one subscription.
+        let id = match self.subscribed(&spec) {
+            Some(id) => id,
+            None => {
+                self.place_for(&subscribe)?;
+                self.authorize(&viewer, &spec).await?;
+                SubscriptionId(self.shared.next_id())
+            }
+        };
         let (done, live) = oneshot::channel();
         let codec = self.codec;
         let channel = subscribe.channel.clone();
@@ -267,14 +266,12 @@ impl Session {
             .map(|(id, _)| *id)
     }
 
-    /// The same subscription twice is one subscription.
-    fn acknowledge_again(&self, id: SubscriptionId, subscribe: &Subscribe) -> Result<(), Refusal> {
-        let cursor = self.shared.metrics.cursor();
-        self.acknowledge(&Acknowledgement::Subscribed {
-            id,
-            subscribe,
-            cursor,
-        });
+    fn place_for(&self, subscribe: &Subscribe) -> Result<(), Refusal> {
+        let most = self.shared.settings.subscriptions_max;
+        if most != 0 && self.subscriptions.len() >= most {
+            let text = format!("this connection has its {most} subscriptions already");
+            return Err(Refusal::new(Code::RateLimited, text).on(&*subscribe.channel));
+        }
         Ok(())
     }
 

@@ -95,6 +95,30 @@ async fn subscriptions_and_messages() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_same_subscription_again_is_acknowledged_where_the_stream_is() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    let mut socket = stage.subscriber(ALICE, "table:notes").await?;
+    // Nobody subscribed to these: they are published to no one, and the place moves on all the same.
+    stage.execute("insert into hidden values (1)").await?;
+    let first = subscribe(&mut socket, json!({ "channel": "table:todos" })).await?;
+    stage.execute("insert into notes values (1, 'x')").await?;
+    let event = socket.next_json(DEADLINE).await?;
+    let again = subscribe(&mut socket, json!({ "channel": "table:todos" })).await?;
+    assert_eq!(first["subscription_id"], again["subscription_id"]);
+    let cursor = |message: &serde_json::Value| -> walcast_change::Cursor {
+        let text = message["cursor"].as_str().unwrap_or_default();
+        text.parse().expect("a cursor")
+    };
+    assert!(cursor(&first) <= cursor(&event["payload"]));
+    assert!(cursor(&event["payload"]) <= cursor(&again));
+    stage
+        .execute(&format!("insert into todos values (1, '{ALICE}', 'a', 's')"))
+        .await?;
+    assert_eq!(stage.events_until_mark(&mut socket, 2).await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_ended_subscription_is_silent() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     let mut socket = stage.subscriber(ALICE, "table:todos").await?;
