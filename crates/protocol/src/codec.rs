@@ -38,8 +38,15 @@ pub struct Delivery<'a> {
 pub enum Acknowledgement<'a> {
     /// The subscription is live: every row committed from now on is delivered. `cursor` is the
     /// last change that was published before it began.
-    Subscribed { id: SubscriptionId, subscribe: &'a Subscribe, cursor: Cursor },
-    Unsubscribed { channel: Option<&'a str>, id: Option<SubscriptionId> },
+    Subscribed {
+        id: SubscriptionId,
+        subscribe: &'a Subscribe,
+        cursor: Cursor,
+    },
+    Unsubscribed {
+        channel: Option<&'a str>,
+        id: Option<SubscriptionId>,
+    },
     TokenAccepted,
     Pong,
 }

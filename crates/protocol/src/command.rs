@@ -8,9 +8,14 @@ use crate::{Code, Refusal};
 pub enum Command {
     Subscribe(Subscribe),
     /// Ends the subscription named by its id, else all of the channel, else all of them.
-    Unsubscribe { channel: Option<String>, subscription: Option<u64> },
+    Unsubscribe {
+        channel: Option<String>,
+        subscription: Option<u64>,
+    },
     /// A new token for this connection.
-    AccessToken { token: String },
+    AccessToken {
+        token: String,
+    },
     /// To be answered.
     Ping,
     /// Not to be answered; it only shows that the client lives.
@@ -46,7 +51,9 @@ pub fn parse_channel(channel: &str) -> Result<Target, Refusal> {
     match kind {
         "table" => {}
         "broadcast" | "presence" => {
-            return Err(refuse("this server has no broadcast and presence channels yet; use table:schema.table"));
+            return Err(refuse(
+                "this server has no broadcast and presence channels yet; use table:schema.table",
+            ));
         }
         _ => return Err(refuse(FORMS)),
     }
@@ -62,7 +69,10 @@ pub fn parse_channel(channel: &str) -> Result<Target, Refusal> {
 const FORMS: &str = "unknown channel form; use table:schema.table, table:table or table:schema.*";
 
 fn target(schema: &str, table: Option<String>) -> Target {
-    Target { schema: schema.into(), table: table.map(Into::into) }
+    Target {
+        schema: schema.into(),
+        table: table.map(Into::into),
+    }
 }
 
 enum Name {
@@ -89,8 +99,13 @@ fn name(text: &str) -> Option<(Name, &str)> {
     let Some(mut rest) = text.strip_prefix('"') else {
         let end = text.find('.').unwrap_or(text.len());
         let (plain, after) = text.split_at(end);
-        let well_formed = !plain.is_empty() && !plain.contains(|c: char| c == '"' || c.is_control());
-        let name = if plain == "*" { Name::Any } else { Name::Is(plain.to_owned()) };
+        let well_formed =
+            !plain.is_empty() && !plain.contains(|c: char| c == '"' || c.is_control());
+        let name = if plain == "*" {
+            Name::Any
+        } else {
+            Name::Is(plain.to_owned())
+        };
         return well_formed.then_some((name, after));
     };
     let mut name = String::new();
@@ -132,9 +147,27 @@ mod tests {
     fn bad_channels() {
         let long = format!("table:{}", "x".repeat(CHANNEL_BYTES_MAX));
         for channel in [
-            "", "users", "table", "table:", "table:.", "table:a.", "table:.b", "table:a.b.c", "table:*",
-            "table:*.a", "table:\"a", "table:\"a\"b", "table:\"\"", "table:a\"b", "table:a\nb", "nope:x",
-            "broadcast:x", "presence:x", "TABLE:x", "table:\"a\0\"", &long,
+            "",
+            "users",
+            "table",
+            "table:",
+            "table:.",
+            "table:a.",
+            "table:.b",
+            "table:a.b.c",
+            "table:*",
+            "table:*.a",
+            "table:\"a",
+            "table:\"a\"b",
+            "table:\"\"",
+            "table:a\"b",
+            "table:a\nb",
+            "nope:x",
+            "broadcast:x",
+            "presence:x",
+            "TABLE:x",
+            "table:\"a\0\"",
+            &long,
         ] {
             let refusal = parse_channel(channel).expect_err(channel);
             assert_eq!(refusal.code, Code::InvalidChannel, "{channel}");

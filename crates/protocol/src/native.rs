@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use walcast_change::{Change, Row, ColumnSet, unchanged, write_record, write_string};
+use walcast_change::{Change, ColumnSet, Row, unchanged, write_record, write_string};
 use walcast_hub::{Closing, Events, Filter, Target, View};
 
 use crate::{Acknowledgement, Code, Codec, Command, Delivery, Notice, Refusal, Subscribe};
@@ -100,7 +100,11 @@ impl Codec for Native {
 
     fn acknowledgement(&self, acknowledgement: &Acknowledgement<'_>, out: &mut Vec<u8>) {
         let value = match acknowledgement {
-            Acknowledgement::Subscribed { id, subscribe, cursor } => serde_json::json!({
+            Acknowledgement::Subscribed {
+                id,
+                subscribe,
+                cursor,
+            } => serde_json::json!({
                 "type": "ack",
                 "channel": subscribe.channel,
                 "status": "subscribed",
@@ -169,7 +173,10 @@ impl Codec for Native {
 
     fn closing(&self, closing: Closing) -> (u16, &'static str) {
         match closing {
-            Closing::Slow => (4008, "connection too slow; reconnect and resume from your cursor"),
+            Closing::Slow => (
+                4008,
+                "connection too slow; reconnect and resume from your cursor",
+            ),
             Closing::Shutdown => (1001, "server stops; reconnect"),
             Closing::Expired => (4001, "token expired; reconnect with a new one"),
             Closing::Idle => (4002, "nothing heard for too long; send ping messages"),
@@ -185,8 +192,22 @@ fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
     let (format, named) = match incoming.config {
         Some(config) => (POSTGRES_CHANGES, config),
         None => {
-            let Incoming { event, schema, table, filter, .. } = incoming;
-            (BROADCAST, Config { event, schema, table, filter })
+            let Incoming {
+                event,
+                schema,
+                table,
+                filter,
+                ..
+            } = incoming;
+            (
+                BROADCAST,
+                Config {
+                    event,
+                    schema,
+                    table,
+                    filter,
+                },
+            )
         }
     };
     let target = match named.table {
@@ -197,10 +218,16 @@ fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
         None => parse_channel(&channel)?,
     };
     if target.schema.len() > NAME_BYTES_MAX
-        || target.table.as_ref().is_some_and(|table| table.len() > NAME_BYTES_MAX)
+        || target
+            .table
+            .as_ref()
+            .is_some_and(|table| table.len() > NAME_BYTES_MAX)
         || channel.len() > CHANNEL_BYTES_MAX
     {
-        return Err(Refusal::new(Code::InvalidChannel, "the channel or table name is too long"));
+        return Err(Refusal::new(
+            Code::InvalidChannel,
+            "the channel or table name is too long",
+        ));
     }
     let failed = |text: String| Refusal::new(Code::SubscriptionFailed, text).on(&*channel);
     let events = events(named.event, incoming.events).map_err(|text| failed(text.to_owned()))?;
@@ -208,9 +235,17 @@ fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
     let filter = filter.map(|text| Filter::parse(&text)).transpose();
     let filter = filter.map_err(|error| failed(error.to_string()))?;
     if filter.is_some() && target.table.is_none() {
-        return Err(failed("a filter needs one table; schema.* has none".to_owned()));
+        return Err(failed(
+            "a filter needs one table; schema.* has none".to_owned(),
+        ));
     }
-    Ok(Subscribe { channel, target, events, filter, format })
+    Ok(Subscribe {
+        channel,
+        target,
+        events,
+        filter,
+        format,
+    })
 }
 
 /// A name of 63 characters takes at most this many bytes.
@@ -224,18 +259,26 @@ fn events(one: Option<String>, many: Option<Vec<String>>) -> Result<Events, &'st
     for name in names {
         events = events.union(Events::parse(&name).ok_or(UNKNOWN)?);
     }
-    Ok(if events == Events::NONE { Events::ALL } else { events })
+    Ok(if events == Events::NONE {
+        Events::ALL
+    } else {
+        events
+    })
 }
 
 fn unsubscribe(incoming: Incoming<'_>) -> Result<Command, Refusal> {
     let subscription = match incoming.subscription_id {
         None => None,
         Some(IdText::Number(id)) => Some(id),
-        Some(IdText::Text(text)) => {
-            Some(text.parse().map_err(|_| invalid("subscription_id is not one of this server"))?)
-        }
+        Some(IdText::Text(text)) => Some(
+            text.parse()
+                .map_err(|_| invalid("subscription_id is not one of this server"))?,
+        ),
     };
-    Ok(Command::Unsubscribe { channel: incoming.channel, subscription })
+    Ok(Command::Unsubscribe {
+        channel: incoming.channel,
+        subscription,
+    })
 }
 
 /// serde's text can quote the input; a client's own bytes are no secret from it, but the position
@@ -247,7 +290,9 @@ fn malformed(error: serde_json::Error) -> Refusal {
         Category::Data => invalid(&format!(
             "the message is no object with a string `type`, or a field has the wrong type (near byte {column})"
         )),
-        _ => invalid(&format!("the message is no valid JSON (near byte {column})")),
+        _ => invalid(&format!(
+            "the message is no valid JSON (near byte {column})"
+        )),
     }
 }
 
@@ -280,9 +325,20 @@ fn rows(change: &Change, view: &View, out: &mut Vec<u8>) {
             }
             unchanged_columns(change.new(), columns, out);
         }
-        View::Delete { columns, left: false } => record("old_record", change.old(), columns, out),
-        View::Delete { columns, left: true } => {
-            record("old_record", change.old(), &columns.intersection(&change.shape.key), out);
+        View::Delete {
+            columns,
+            left: false,
+        } => record("old_record", change.old(), columns, out),
+        View::Delete {
+            columns,
+            left: true,
+        } => {
+            record(
+                "old_record",
+                change.old(),
+                &columns.intersection(&change.shape.key),
+                out,
+            );
             out.extend_from_slice(br#","reason":"left""#);
         }
         View::Truncate => {}
@@ -343,8 +399,14 @@ mod tests {
             columns: vec![column("id", 23), column("name", 25)],
         };
         decoder.describe(&relation, Some(&["id".to_owned()]));
-        let begin = Begin { final_lsn: Lsn(0x16B3748), commit_time: PgTime(0), xid: Xid(7) };
-        decoder.step(Message::Begin(begin)).expect("a stream begins with it");
+        let begin = Begin {
+            final_lsn: Lsn(0x16B3748),
+            commit_time: PgTime(0),
+            xid: Xid(7),
+        };
+        decoder
+            .step(Message::Begin(begin))
+            .expect("a stream begins with it");
         match decoder.step(message).expect("it fits the relation") {
             Step::Change(change) => change,
             Step::Truncate(mut changes) => changes.remove(0),
@@ -358,13 +420,25 @@ mod tests {
     }
 
     fn update() -> Change {
-        let (old, new) = (OldRow::Full(row("123", Some("John"))), row("123", Some("John \"D\"")));
-        change(Message::Update(Update { relation: RelationId(1), old, new }))
+        let (old, new) = (
+            OldRow::Full(row("123", Some("John"))),
+            row("123", Some("John \"D\"")),
+        );
+        change(Message::Update(Update {
+            relation: RelationId(1),
+            old,
+            new,
+        }))
     }
 
     fn written(change: &Change, view: View, format: u8) -> serde_json::Value {
         let mut out = Vec::new();
-        let delivery = Delivery { change, view: &view, channel: "table:\"users\"", format };
+        let delivery = Delivery {
+            change,
+            view: &view,
+            channel: "table:\"users\"",
+            format,
+        };
         Native.delivery(&delivery, &mut out);
         serde_json::from_slice(&out).expect("valid JSON")
     }
@@ -386,58 +460,100 @@ mod tests {
 
     #[test]
     fn the_changes_of_the_protocol_document() {
-        let insert = change(Message::Insert(Insert { relation: RelationId(1), new: row("123", None) }));
+        let insert = change(Message::Insert(Insert {
+            relation: RelationId(1),
+            new: row("123", None),
+        }));
         let old = OldRow::Full(row("123", Some("John")));
-        let delete = change(Message::Delete(Delete { relation: RelationId(1), old }));
+        let delete = change(Message::Delete(Delete {
+            relation: RelationId(1),
+            old,
+        }));
         let update = update();
         let id_only = Arc::new(ColumnSet::all(1));
         for (change, view, expected) in [
             (
                 &insert,
-                View::Insert { columns: both(), entered: false },
+                View::Insert {
+                    columns: both(),
+                    entered: false,
+                },
                 serde_json::json!({"type": "INSERT", "record": {"id": 123, "name": null}}),
             ),
             (
                 &insert,
-                View::Insert { columns: id_only.clone(), entered: false },
+                View::Insert {
+                    columns: id_only.clone(),
+                    entered: false,
+                },
                 serde_json::json!({"type": "INSERT", "record": {"id": 123}}),
             ),
             (
                 &update,
-                View::Update { columns: both(), old: Some(both()) },
+                View::Update {
+                    columns: both(),
+                    old: Some(both()),
+                },
                 serde_json::json!({"type": "UPDATE", "record": {"id": 123, "name": "John \"D\""},
                                    "old_record": {"id": 123, "name": "John"}}),
             ),
             (
                 &update,
-                View::Update { columns: both(), old: None },
+                View::Update {
+                    columns: both(),
+                    old: None,
+                },
                 serde_json::json!({"type": "UPDATE", "record": {"id": 123, "name": "John \"D\""}}),
             ),
             (
                 &update,
-                View::Insert { columns: both(), entered: true },
+                View::Insert {
+                    columns: both(),
+                    entered: true,
+                },
                 serde_json::json!({"type": "INSERT", "record": {"id": 123, "name": "John \"D\""},
                                    "reason": "entered"}),
             ),
             (
                 &update,
-                View::Delete { columns: both(), left: true },
+                View::Delete {
+                    columns: both(),
+                    left: true,
+                },
                 serde_json::json!({"type": "DELETE", "old_record": {"id": 123}, "reason": "left"}),
             ),
             (
                 &delete,
-                View::Delete { columns: both(), left: false },
+                View::Delete {
+                    columns: both(),
+                    left: false,
+                },
                 serde_json::json!({"type": "DELETE", "old_record": {"id": 123, "name": "John"}}),
             ),
-            (&delete, View::Truncate, serde_json::json!({"type": "TRUNCATE"})),
+            (
+                &delete,
+                View::Truncate,
+                serde_json::json!({"type": "TRUNCATE"}),
+            ),
         ] {
-            assert_eq!(written(change, view.clone(), BROADCAST), payload(expected), "{view:?}");
+            assert_eq!(
+                written(change, view.clone(), BROADCAST),
+                payload(expected),
+                "{view:?}"
+            );
         }
     }
 
     #[test]
     fn a_change_for_the_fluxbase_sdk() {
-        let value = written(&update(), View::Update { columns: both(), old: None }, POSTGRES_CHANGES);
+        let value = written(
+            &update(),
+            View::Update {
+                columns: both(),
+                old: None,
+            },
+            POSTGRES_CHANGES,
+        );
         assert_eq!(value["type"], "postgres_changes");
         assert_eq!(value["payload"]["eventType"], "UPDATE");
         assert_eq!(value["payload"]["type"], "UPDATE");
@@ -459,7 +575,10 @@ mod tests {
                 r#"{"type":"subscribe","channel":"table:public.users"}"#,
                 Command::Subscribe(plain("table:public.users")),
             ),
-            (r#"{"type":"subscribe","channel":"table:users"}"#, Command::Subscribe(plain("table:users"))),
+            (
+                r#"{"type":"subscribe","channel":"table:users"}"#,
+                Command::Subscribe(plain("table:users")),
+            ),
             (
                 r#"{"type":"subscribe","channel":"table:users","event":"INSERT","filter":"id=eq.1","other":[]}"#,
                 Command::Subscribe(Subscribe {
@@ -477,20 +596,39 @@ mod tests {
             ),
             (
                 r#"{"type":"subscribe","channel":"x","config":{"event":"*","schema":"public","table":"users","filter":"id=eq.1"}}"#,
-                Command::Subscribe(Subscribe { filter, format: POSTGRES_CHANGES, ..plain("x") }),
+                Command::Subscribe(Subscribe {
+                    filter,
+                    format: POSTGRES_CHANGES,
+                    ..plain("x")
+                }),
             ),
             (
                 r#"{"type":"unsubscribe","channel":"table:users"}"#,
-                Command::Unsubscribe { channel: Some("table:users".into()), subscription: None },
+                Command::Unsubscribe {
+                    channel: Some("table:users".into()),
+                    subscription: None,
+                },
             ),
             (
                 r#"{"type":"unsubscribe","channel":"x","subscription_id":"7"}"#,
-                Command::Unsubscribe { channel: Some("x".into()), subscription: Some(7) },
+                Command::Unsubscribe {
+                    channel: Some("x".into()),
+                    subscription: Some(7),
+                },
             ),
-            (r#"{"type":"unsubscribe"}"#, Command::Unsubscribe { channel: None, subscription: None }),
+            (
+                r#"{"type":"unsubscribe"}"#,
+                Command::Unsubscribe {
+                    channel: None,
+                    subscription: None,
+                },
+            ),
             (r#"{"type":"ping"}"#, Command::Ping),
             (r#" {"type":"heartb\u0065at"} "#, Command::Heartbeat),
-            (r#"{"type":"access_token","token":"t"}"#, Command::AccessToken { token: "t".into() }),
+            (
+                r#"{"type":"access_token","token":"t"}"#,
+                Command::AccessToken { token: "t".into() },
+            ),
         ] {
             assert_eq!(Native.decode(message.as_bytes()), Ok(expected), "{message}");
         }
@@ -499,7 +637,10 @@ mod tests {
     #[test]
     fn bad_messages() {
         let deep = format!("{{\"type\":\"ping\",\"x\":{}", "[".repeat(100_000));
-        let long = format!(r#"{{"type":"subscribe","channel":"x","config":{{"table":"{}"}}}}"#, "t".repeat(300));
+        let long = format!(
+            r#"{{"type":"subscribe","channel":"x","config":{{"table":"{}"}}}}"#,
+            "t".repeat(300)
+        );
         for (message, code) in [
             ("", Code::InvalidMessage),
             ("nonsense", Code::InvalidMessage),
@@ -511,16 +652,37 @@ mod tests {
             (r#"{"type":"shutdown"}"#, Code::InvalidMessage),
             (r#"{"type":"subscribe","channel":5}"#, Code::InvalidMessage),
             (r#"{"type":"access_token"}"#, Code::InvalidMessage),
-            (r#"{"type":"unsubscribe","subscription_id":"sub-x"}"#, Code::InvalidMessage),
+            (
+                r#"{"type":"unsubscribe","subscription_id":"sub-x"}"#,
+                Code::InvalidMessage,
+            ),
             (&deep, Code::InvalidMessage),
             (r#"{"type":"subscribe"}"#, Code::InvalidChannel),
-            (r#"{"type":"subscribe","channel":"users"}"#, Code::InvalidChannel),
-            (r#"{"type":"broadcast","channel":"broadcast:x","payload":{}}"#, Code::InvalidChannel),
+            (
+                r#"{"type":"subscribe","channel":"users"}"#,
+                Code::InvalidChannel,
+            ),
+            (
+                r#"{"type":"broadcast","channel":"broadcast:x","payload":{}}"#,
+                Code::InvalidChannel,
+            ),
             (&long, Code::InvalidChannel),
-            (r#"{"type":"subscribe","channel":"table:users","event":"SELECT"}"#, Code::SubscriptionFailed),
-            (r#"{"type":"subscribe","channel":"table:users","filter":"id"}"#, Code::SubscriptionFailed),
-            (r#"{"type":"subscribe","channel":"table:users","filter":"id=xx.1"}"#, Code::SubscriptionFailed),
-            (r#"{"type":"subscribe","channel":"table:a.*","filter":"id=eq.1"}"#, Code::SubscriptionFailed),
+            (
+                r#"{"type":"subscribe","channel":"table:users","event":"SELECT"}"#,
+                Code::SubscriptionFailed,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"table:users","filter":"id"}"#,
+                Code::SubscriptionFailed,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"table:users","filter":"id=xx.1"}"#,
+                Code::SubscriptionFailed,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"table:a.*","filter":"id=eq.1"}"#,
+                Code::SubscriptionFailed,
+            ),
         ] {
             let refusal = Native.decode(message.as_bytes()).expect_err(message);
             assert_eq!(refusal.code, code, "{message:.80}");
@@ -538,9 +700,15 @@ mod tests {
             filter: None,
             format: BROADCAST,
         };
-        let cursor = Cursor { commit_lsn: Lsn(1), ordinal: 2 };
-        let subscribed =
-            Acknowledgement::Subscribed { id: SubscriptionId(7), subscribe: &subscribe, cursor };
+        let cursor = Cursor {
+            commit_lsn: Lsn(1),
+            ordinal: 2,
+        };
+        let subscribed = Acknowledgement::Subscribed {
+            id: SubscriptionId(7),
+            subscribe: &subscribe,
+            cursor,
+        };
         let said = |write: &dyn Fn(&mut Vec<u8>)| -> serde_json::Value {
             let mut out = Vec::new();
             write(&mut out);

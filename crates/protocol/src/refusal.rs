@@ -42,10 +42,17 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(code: Code, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), channel: None }
+        Refusal {
+            code,
+            message: message.into(),
+            channel: None,
+        }
     }
 
     pub fn on(self, channel: impl Into<String>) -> Refusal {
-        Refusal { channel: Some(channel.into()), ..self }
+        Refusal {
+            channel: Some(channel.into()),
+            ..self
+        }
     }
 }
