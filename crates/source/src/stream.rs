@@ -231,14 +231,15 @@ fn settings(
 }
 
 /// Settings of the walsender's session. The first line fixes how values are printed: whatever the
-/// role's or the database's settings say, a row's text means the same. The last ones let Postgres
+/// role's or the database's settings say, a row's text means the same (names of `reg…` types are
+/// qualified, for `search_path` is empty). The last ones let Postgres
 /// find out soon that we are gone, and give the slot back.
 fn session_options(target: &Target, silence_max: Duration) -> String {
     let own = target.options.as_deref().unwrap_or_default();
     let silence_ms = silence_max.as_millis().clamp(1000, 3_600_000);
     format!(
         "{own} -c datestyle=ISO,MDY -c intervalstyle=postgres -c timezone=UTC -c bytea_output=hex \
-         -c extra_float_digits=1 -c lc_monetary=C -c xmlbinary=base64 \
+         -c extra_float_digits=1 -c lc_monetary=C -c xmlbinary=base64 -c search_path= \
          -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
          -c default_transaction_read_only=off \
          -c wal_sender_timeout={silence_ms} -c tcp_keepalives_idle=10 \

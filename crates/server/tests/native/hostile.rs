@@ -31,7 +31,9 @@ async fn a_message_that_never_ends_is_silence() -> Result<()> {
     let stage = Stage::new(&[("idle_timeout", "1s"), ("ping_interval", "100ms")]).await?;
     let mut stream = upgraded(&stage).await?;
     // The head of a text of 60,000 bytes, with a mask of zeros.
-    stream.write_all(&[0x81, 0xFE, 0xEA, 0x60, 0, 0, 0, 0]).await?;
+    stream
+        .write_all(&[0x81, 0xFE, 0xEA, 0x60, 0, 0, 0, 0])
+        .await?;
     let end = Instant::now() + DEADLINE;
     let mut drip = interval(Duration::from_millis(20));
     let mut input = [0; 1024];
@@ -57,7 +59,9 @@ async fn a_message_that_never_ends_is_silence() -> Result<()> {
 #[tokio::test]
 async fn http_that_asks_and_never_reads_is_closed() -> Result<()> {
     let stage = Stage::new(&[("handshake_timeout", "200ms")]).await?;
-    let (reader, mut writer) = TcpStream::connect(stage.walcast.address()).await?.into_split();
+    let (reader, mut writer) = TcpStream::connect(stage.walcast.address())
+        .await?
+        .into_split();
     let end = Instant::now() + DEADLINE;
     let requests = b"GET / HTTP/1.1\r\nHost: walcast\r\n\r\n".repeat(100);
     loop {

@@ -112,7 +112,9 @@ async fn the_same_subscription_again_is_acknowledged_where_the_stream_is() -> Re
     assert!(cursor(&first) <= cursor(&event["payload"]));
     assert!(cursor(&event["payload"]) <= cursor(&again));
     stage
-        .execute(&format!("insert into todos values (1, '{ALICE}', 'a', 's')"))
+        .execute(&format!(
+            "insert into todos values (1, '{ALICE}', 'a', 's')"
+        ))
         .await?;
     assert_eq!(stage.events_until_mark(&mut socket, 2).await?.len(), 1);
     Ok(())

@@ -219,3 +219,32 @@ async fn a_policy_that_fails_hides_its_rows_and_nothing_else() -> Result<()> {
     assert_eq!(ids, [json!(1), json!(3), json!(1)]);
     Ok(())
 }
+
+/// Neither claims, nor tokens, nor values, whatever a policy shouts.
+#[tokio::test]
+async fn nothing_of_a_row_reaches_the_log() -> Result<()> {
+    let stage = Stage::new(&[("log_level", "debug")]).await?;
+    stage
+        .execute(
+            "create table loud (id int primary key, body text);
+             create function shouts(body text) returns bool language plpgsql as $$
+             begin raise info 'info %', body; raise warning 'warning %', body;
+               if body like '%fail%' then raise exception 'error %', body; end if; return true; end $$;
+             alter table loud enable row level security;
+             create policy shouting on loud for select using (shouts(body));
+             grant select on loud to authenticated;
+             select enable_realtime('loud');",
+        )
+        .await?;
+    let mut socket = stage.subscriber(ALICE, "table:loud").await?;
+    subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
+    stage
+        .execute("insert into loud values (1, 'the butler did it'), (2, 'the butler will fail')")
+        .await?;
+    let events = stage.events_until_mark(&mut socket, 1).await?;
+    assert_eq!(events.len(), 1, "the second row's policy fails: {events:?}");
+    let log = stage.walcast.log();
+    assert!(!log.contains("butler"), "{log}");
+    assert!(!log.contains(ALICE) && !log.contains("eyJ"), "{log}");
+    Ok(())
+}

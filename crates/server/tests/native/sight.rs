@@ -363,11 +363,25 @@ async fn partitions_speak_as_their_root() -> Result<()> {
              delete from events;"
         ))
         .await?;
-    for (kind, id) in [("INSERT", 1), ("INSERT", 2), ("UPDATE", 4), ("DELETE", 4), ("DELETE", 2)] {
+    for (kind, id) in [
+        ("INSERT", 1),
+        ("INSERT", 2),
+        ("UPDATE", 4),
+        ("DELETE", 4),
+        ("DELETE", 2),
+    ] {
         let event = socket.next_json(DEADLINE).await?;
         let payload = &event["payload"];
-        assert_eq!((payload["type"].as_str(), &payload["table"]), (Some(kind), &json!("events")), "{event}");
-        let row = if kind == "DELETE" { &payload["old_record"] } else { &payload["record"] };
+        assert_eq!(
+            (payload["type"].as_str(), &payload["table"]),
+            (Some(kind), &json!("events")),
+            "{event}"
+        );
+        let row = if kind == "DELETE" {
+            &payload["old_record"]
+        } else {
+            &payload["record"]
+        };
         assert_eq!(row["id"], id, "{event}");
     }
     Ok(())
@@ -398,7 +412,9 @@ async fn quoted_names_and_the_types_of_the_database_itself() -> Result<()> {
         )
         .await?;
     // As text: the digits are the point.
-    let Message::Text(text) = socket.next(DEADLINE).await? else { panic!("not a text frame") };
+    let Message::Text(text) = socket.next(DEADLINE).await? else {
+        panic!("not a text frame")
+    };
     for part in [
         r#""channel":"table:\"My Schema\".\"Ünïcode.Table\"""#,
         r#""Primary Key":9007199254740993"#,

@@ -33,16 +33,29 @@ async fn a_subscription_over_tls() -> Result<()> {
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let tcp = TcpStream::connect(stage.walcast.address()).await?;
-    let tls = connector.connect(ServerName::try_from("localhost")?, tcp).await?;
-    let url = format!("wss://localhost/realtime?token={}", token(ALICE, "authenticated", 3600));
+    let tls = connector
+        .connect(ServerName::try_from("localhost")?, tcp)
+        .await?;
+    let url = format!(
+        "wss://localhost/realtime?token={}",
+        token(ALICE, "authenticated", 3600)
+    );
     let (mut socket, _) = tokio_tungstenite::client_async(url, tls).await?;
-    socket.send(Message::text(r#"{"type":"subscribe","channel":"table:notes"}"#)).await?;
+    socket
+        .send(Message::text(
+            r#"{"type":"subscribe","channel":"table:notes"}"#,
+        ))
+        .await?;
     let mut next = async || {
-        let message = timeout(DEADLINE, socket.next()).await?.context("the end")??;
+        let message = timeout(DEADLINE, socket.next())
+            .await?
+            .context("the end")??;
         anyhow::Ok(message.into_text()?.to_string())
     };
     assert!(next().await?.contains(r#""status":"subscribed""#));
-    stage.execute("insert into notes values (1, 'secretly')").await?;
+    stage
+        .execute("insert into notes values (1, 'secretly')")
+        .await?;
     assert!(next().await?.contains("secretly"));
     std::fs::remove_dir_all(&folder)?;
     // Without TLS the port says nothing in HTTP.
