@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use crate::catalogue::RoleFacts;
 use crate::role;
-use crate::session::Slot;
+use crate::session::{SILENCE, Slot};
 use crate::{CheckConfig, ConnectError, Viewer};
 
 /// Cheap to clone; the clones share one session.
@@ -162,7 +163,7 @@ impl Access {
     /// Whether `viewer` may subscribe to all of a schema: at least one published table of it is
     /// readable. The types are none.
     pub async fn schema(&self, viewer: &Viewer, schema: &str) -> Result<Vec<u32>, AccessError> {
-        match self.tables(viewer, schema).await {
+        match self.readable(viewer, schema, 1).await {
             Ok(tables) if tables.is_empty() => Err(AccessError::Denied(Denial::NothingInSchema)),
             Ok(_) => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -171,6 +172,16 @@ impl Access {
 
     /// The published tables of a schema that `viewer` may subscribe to.
     pub async fn tables(&self, viewer: &Viewer, schema: &str) -> Result<Vec<String>, AccessError> {
+        self.readable(viewer, schema, usize::MAX).await
+    }
+
+    /// The first so many of them: each costs a query.
+    async fn readable(
+        &self,
+        viewer: &Viewer,
+        schema: &str,
+        most: usize,
+    ) -> Result<Vec<String>, AccessError> {
         role::check_name(&viewer.role, &self.config).map_err(refused)?;
         if schema.contains('\0') {
             return Err(AccessError::Denied(Denial::Missing));
@@ -178,6 +189,9 @@ impl Access {
         let publication = &*self.publication;
         let mut readable = Vec::new();
         for row in self.query(TABLES, &[&publication, &schema]).await? {
+            if readable.len() >= most {
+                break;
+            }
             let table: String = row.try_get(0).map_err(unavailable)?;
             match self.table(viewer, schema, &table, &[]).await {
                 Ok(_) => readable.push(table),
@@ -200,9 +214,11 @@ impl Access {
         for last in [false, true] {
             let lane = slot.open(&self.config).await;
             let lane = lane.map_err(|error| AccessError::Unavailable(error.to_string()))?;
-            match lane.client.query(sql, parameters).await {
-                Ok(rows) => return Ok(rows),
-                Err(error)
+            // Beyond the server's own timeout the network is gone; everybody's questions wait here.
+            let limit = self.config.statement_timeout + SILENCE;
+            match timeout(limit, lane.client.query(sql, parameters)).await {
+                Ok(Ok(rows)) => return Ok(rows),
+                Ok(Err(error))
                     if last
                         || error
                             .code()
@@ -210,7 +226,7 @@ impl Access {
                 {
                     return Err(unavailable(error));
                 }
-                Err(_) => slot.give_up(),
+                Ok(Err(_)) | Err(_) => slot.give_up(),
             }
         }
         Err(AccessError::Unavailable("connection".into()))

@@ -47,7 +47,7 @@ pub(crate) struct Share<'s> {
 }
 
 /// The time for one exchange beyond what the server's own timeouts allow: the network is gone.
-const SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
 /// Sessions that one viewer's policies on one table may end in a batch.
 const SUSPICIONS_MAX: u32 = 2;
 
