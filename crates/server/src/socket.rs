@@ -97,6 +97,9 @@ async fn read_loop(
                     if let Some(end) = receive(incoming, session).await {
                         return end;
                     }
+                    // Who sends a flood gives way to the others on this thread, and to the writing
+                    // of its own answers.
+                    tokio::task::coop::consume_budget().await;
                 }
                 Ok(None) => break,
                 Err(violation) => return End::Code(violation.code, violation.what),
