@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, ORIGIN, U
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -199,6 +200,14 @@ async fn talk(
     )
     .await;
     drop(token);
+    // Being told why costs a socket for a moment; not for any number at once.
+    let told = match session.is_admitted() {
+        true => None,
+        false => match REFUSALS.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => return,
+        },
+    };
     let entry = context.sockets.enter(&session);
     // The call that closes all sockets may have come before this one was among them.
     if context.stop.is_cancelled() {
@@ -208,9 +217,13 @@ async fn talk(
     // From here on the socket keeps nothing of the HTTP side alive.
     drop(context);
     socket::run(stream, parts.read_buf, session, settings).await;
-    drop(entry);
+    drop((entry, told));
 }
 
+/// Sockets over the limit on connections that are being told so.
+static REFUSALS: Semaphore = Semaphore::const_new(256);
+
+#[expect(clippy::result_large_err, reason = "it is the answer to one request")]
 fn handshake_key(headers: &HeaderMap) -> Result<String, Body> {
     let has = |name, word: &str| {
         let values = headers

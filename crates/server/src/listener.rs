@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::{debug, warn};
+use walcast_hub::{ConnectionLimits, Connections};
 
 use crate::http::Peer;
 use crate::stream::Stream;
@@ -36,6 +37,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// A connection is closed after this many times the handshake's timeout if it has not become a
 /// WebSocket: one that asks and never reads the answers would keep its place for ever.
 const LIFETIME_FACTOR: u32 = 6;
+/// One address may have this part of the connections that are not upgraded yet.
+const PENDING_SHARE: usize = 4;
 /// The pause after a failed accept: there may be no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,22 +60,28 @@ impl Listener {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let pending = Arc::new(tokio::sync::Semaphore::new(self.pending_max));
+        let pending = Connections::new(ConnectionLimits {
+            total_max: self.pending_max,
+            per_user_max: 0,
+            per_address_max: self.pending_max.div_ceil(PENDING_SHARE),
+        });
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
                 accepted = socket.accept() => accepted,
             };
             match accepted {
-                Ok((tcp, peer)) => match pending.clone().try_acquire_owned() {
-                    Ok(permit) => {
+                Ok((tcp, peer)) => match pending.admit(peer.ip()) {
+                    Ok(place) => {
                         let serving = self.clone().serve(tcp, peer, service.clone());
                         self.tasks.spawn(async move {
                             serving.await;
-                            drop(permit);
+                            drop(place);
                         });
                     }
-                    Err(_) => debug!("too many connections that are no WebSocket yet; one dropped"),
+                    Err(limit) => {
+                        debug!(%limit, "too many connections that are no WebSocket yet; one dropped")
+                    }
                 },
                 Err(error) => {
                     warn!(%error, "accept failed");

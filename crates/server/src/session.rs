@@ -148,6 +148,11 @@ impl Session {
         &self.outbox
     }
 
+    /// Whether it is within the limits on connections, in all and of its address.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     pub(crate) fn id(&self) -> ConnId {
         self.id
     }

@@ -1,12 +1,13 @@
 //! Peers that keep to no rules, on bare TCP.
 
 use anyhow::Result;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, interval, timeout_at};
 use walcast_harness::eventually;
 
-use crate::stage::{ALICE, DEADLINE, Stage, token};
+use crate::stage::{ALICE, BOB, DEADLINE, Stage, ask, token};
 
 /// A socket after its handshake.
 async fn upgraded(stage: &Stage) -> Result<TcpStream> {
@@ -73,4 +74,44 @@ async fn http_that_asks_and_never_reads_is_closed() -> Result<()> {
     }
     drop(reader);
     eventually(DEADLINE, async || stage.walcast.ready().await.ok()).await
+}
+
+#[tokio::test]
+async fn a_flood_is_cut_and_the_others_are_answered() -> Result<()> {
+    let stage = Stage::new(&[("outbox_bytes_max", "64KiB")]).await?;
+    let mut good = stage.connect(BOB).await?;
+    let mut flood = upgraded(&stage).await?;
+    // Empty texts, each of which is answered with a whole error; nobody reads them.
+    let messages = [0x81, 0x80, 0, 0, 0, 0].repeat(10_000);
+    let end = Instant::now() + DEADLINE;
+    while let Ok(()) = timeout_at(end, flood.write_all(&messages)).await? {}
+    let pong = ask(&mut good, json!({ "type": "ping" })).await?;
+    assert_eq!(pong["type"], "pong");
+    let (_, metrics) = stage.walcast.get("/metrics").await?;
+    let slow = "walcast_connections_closed_total{kind=\"slow\"} 1";
+    assert!(metrics.contains(slow), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_address_has_a_part_of_the_places_for_requests() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    // More than its part, and they say nothing: it gets no more, elsewhere is as it was.
+    let mut silent = Vec::new();
+    for _ in 0..1030 {
+        silent.push(TcpStream::connect(stage.walcast.address()).await?);
+    }
+    let mut byte = [0];
+    let refused = timeout_at(Instant::now() + DEADLINE, silent[1029].read(&mut byte)).await?;
+    assert_eq!(refused.unwrap_or(0), 0);
+    let elsewhere = tokio::net::TcpSocket::new_v4()?;
+    elsewhere.bind("127.0.0.2:0".parse()?)?;
+    let mut elsewhere = elsewhere.connect(stage.walcast.address()).await?;
+    elsewhere
+        .write_all(b"GET /health HTTP/1.1\r\nHost: walcast\r\nConnection: close\r\n\r\n")
+        .await?;
+    let mut answer = String::new();
+    elsewhere.read_to_string(&mut answer).await?;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    Ok(())
 }
