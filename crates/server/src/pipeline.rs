@@ -234,7 +234,9 @@ impl<C: RowCheck> Pipeline<C> {
             // One answer for each, in their order: none may be left out.
             let viewers = viewers.iter().map(|number| {
                 let viewer = self.audience.viewer(*number);
-                viewer.expect("a group's viewer is among the viewers").clone()
+                viewer
+                    .expect("a group's viewer is among the viewers")
+                    .clone()
             });
             let viewers: Vec<_> = viewers.collect();
             allowed.insert(at, self.check.table(&change.shape, &viewers).await);

@@ -131,11 +131,12 @@ impl Plan {
 
     /// The tables that were truncated, each with the viewers (the audience's numbers) to ask about.
     pub(crate) fn truncations(&self) -> impl Iterator<Item = (usize, &Change, Vec<u32>)> {
-        self.changes.iter().enumerate().filter_map(|(at, planned)| {
-            matches!(planned.change.operation, Operation::Truncate).then(|| {
-                let viewers = planned.groups.iter().map(|asked| asked.viewer).collect();
-                (at, &planned.change, viewers)
-            })
+        let numbered = self.changes.iter().enumerate();
+        let truncated =
+            numbered.filter(|(_, planned)| matches!(planned.change.operation, Operation::Truncate));
+        truncated.map(|(at, planned)| {
+            let viewers = planned.groups.iter().map(|asked| asked.viewer).collect();
+            (at, &planned.change, viewers)
         })
     }
 
