@@ -32,8 +32,8 @@ const EVENTS: &str = "
     select relation::pg_catalog.oid, events from realtime.walcast_tables";
 
 /// The events that the owners of tables want told; a table that is not here wants all.
-/// Bounded by the number of published tables.
-pub(crate) type TableEvents = Arc<HashMap<RelationId, Events>>;
+/// Bounded by the number of published tables. `None` until it was read once.
+pub(crate) type TableEvents = Option<Arc<HashMap<RelationId, Events>>>;
 
 /// How long the catalogue may take to answer. All changes wait for it meanwhile, and a connection
 /// that a firewall has forgotten would keep them waiting for a quarter of an hour.
@@ -57,6 +57,14 @@ impl Describe {
         }
     }
 
+    /// Waits until it is known what the owners of tables want told, if that can be found out.
+    pub(crate) async fn settled(&mut self) {
+        let known = self.events.wait_for(Option::is_some);
+        if !matches!(timeout(PATIENCE, known).await, Ok(Ok(_))) {
+            warn!("the tables' event settings are not known yet; all events are told");
+        }
+    }
+
     /// Takes a Relation message into `decoder`, with what the catalogue adds.
     pub(crate) async fn relation(&mut self, relation: &Relation, decoder: &mut Decoder) {
         // A connection that broke unnoticed fails once; the second try has a new one.
@@ -76,7 +84,10 @@ impl Describe {
     /// Whether the owner of the table wants this kind of event told.
     pub(crate) fn publishes(&self, change: &Change) -> bool {
         let tables = self.events.borrow();
-        let Some(events) = tables.get(&change.shape.id) else {
+        let Some(events) = tables
+            .as_ref()
+            .and_then(|tables| tables.get(&change.shape.id))
+        else {
             return true;
         };
         events.contains(match change.operation {
@@ -132,8 +143,8 @@ pub(crate) async fn watch_events(
             Ok(tables) => {
                 failing = false;
                 events.send_if_modified(|known| {
-                    let differs = **known != tables;
-                    *known = Arc::new(tables);
+                    let differs = known.as_deref() != Some(&tables);
+                    *known = Some(Arc::new(tables));
                     differs
                 });
             }

@@ -111,6 +111,7 @@ impl<C: RowCheck> Pipeline<C> {
     }
 
     async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+        self.describe.settled().await;
         let mut state = self.source.state();
         loop {
             tokio::select! {

@@ -98,7 +98,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         progress: source.progress(),
         check: check.counters(),
     };
-    let (events, events_watched) = tokio::sync::watch::channel(Arc::default());
+    let (events, events_watched) = tokio::sync::watch::channel(None);
     tasks.spawn(watch_events(
         database_url.clone(),
         events,
