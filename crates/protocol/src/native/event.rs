@@ -1,0 +1,96 @@
+//! A change → its payload.
+
+use walcast_change::{Change, ColumnSet, Row, unchanged, write_record, write_string};
+use walcast_hub::View;
+
+use super::POSTGRES_CHANGES;
+use crate::{Delivery, write_timestamp};
+
+pub(super) fn write(delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(match delivery.format {
+        POSTGRES_CHANGES => br#"{"type":"postgres_changes","channel":"#,
+        _ => br#"{"type":"broadcast","channel":"#,
+    });
+    write_string(delivery.channel.as_bytes(), out);
+    out.extend_from_slice(br#","payload":{"type":""#);
+    out.extend_from_slice(event_name(delivery.view).as_bytes());
+    if delivery.format == POSTGRES_CHANGES {
+        out.extend_from_slice(br#"","eventType":""#);
+        out.extend_from_slice(event_name(delivery.view).as_bytes());
+    }
+    out.extend_from_slice(br#"","schema":"#);
+    write_string(delivery.change.shape.schema.as_bytes(), out);
+    out.extend_from_slice(br#","table":"#);
+    write_string(delivery.change.shape.table.as_bytes(), out);
+    out.extend_from_slice(br#","commit_timestamp":""#);
+    write_timestamp(delivery.change.commit_time, out);
+    out.extend_from_slice(br#"","cursor":""#);
+    out.extend_from_slice(delivery.change.cursor.to_string().as_bytes());
+    out.push(b'"');
+    rows(delivery.change, delivery.view, out);
+    out.extend_from_slice(b"}}");
+}
+
+fn event_name(view: &View) -> &'static str {
+    match view {
+        View::Insert { .. } => "INSERT",
+        View::Update { .. } => "UPDATE",
+        View::Delete { .. } => "DELETE",
+        View::Truncate => "TRUNCATE",
+    }
+}
+
+fn rows(change: &Change, view: &View, out: &mut Vec<u8>) {
+    match view {
+        View::Insert { columns, entered } => {
+            record("record", change.new(), columns, out);
+            if *entered {
+                out.extend_from_slice(br#","reason":"entered""#);
+            }
+            unchanged_columns(change.new(), columns, out);
+        }
+        View::Update { columns, old } => {
+            record("record", change.new(), columns, out);
+            if let Some(old) = old {
+                record("old_record", change.old(), old, out);
+            }
+            unchanged_columns(change.new(), columns, out);
+        }
+        View::Delete {
+            columns,
+            left: false,
+        } => record("old_record", change.old(), columns, out),
+        View::Delete {
+            columns,
+            left: true,
+        } => {
+            record(
+                "old_record",
+                change.old(),
+                &columns.intersection(&change.shape.key),
+                out,
+            );
+            out.extend_from_slice(br#","reason":"left""#);
+        }
+        View::Truncate => {}
+    }
+}
+
+fn record(name: &str, row: Option<&Row>, columns: &ColumnSet, out: &mut Vec<u8>) {
+    let Some(row) = row else { return };
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    write_record(row, columns, out);
+}
+
+fn unchanged_columns(row: Option<&Row>, columns: &ColumnSet, out: &mut Vec<u8>) {
+    let Some(row) = row else { return };
+    for (nth, name) in unchanged(row, columns).enumerate() {
+        out.extend_from_slice(if nth == 0 { br#","unchanged":["# } else { b"," });
+        write_string(name.as_bytes(), out);
+    }
+    if unchanged(row, columns).next().is_some() {
+        out.push(b']');
+    }
+}
