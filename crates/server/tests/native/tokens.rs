@@ -47,9 +47,10 @@ async fn a_token_that_runs_out_ends_the_connection_after_a_warning() -> Result<(
     let mut socket = stage
         .connect_with_token(&token(ALICE, "authenticated", 3))
         .await?;
-    subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
+    // It is within its last hour from the beginning.
     let warning = socket.next_json(DEADLINE).await?;
     assert_eq!(warning["event"], "token_expiring");
+    subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
     assert!(
         warning["expires_at"]
             .as_i64()
@@ -67,10 +68,10 @@ async fn a_new_token_in_time_keeps_the_connection() -> Result<()> {
     let mut socket = stage
         .connect_with_token(&token(ALICE, "authenticated", 3))
         .await?;
-    subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
     socket
         .expect(|message| message["event"] == "token_expiring", DEADLINE)
         .await?;
+    subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
     let end = now() + 3;
     let renewed = json!({ "type": "access_token", "token": token(ALICE, "authenticated", 7200) });
     let ack = ask(&mut socket, renewed).await?;
