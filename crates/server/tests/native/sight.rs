@@ -236,6 +236,29 @@ async fn truncate_is_told_to_those_who_may_read_the_table() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_schemas_subscriber_hears_no_truncation_of_a_table_it_may_not_read() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    let mut sockets = Vec::new();
+    for nth in 0..8 {
+        let may = nth % 2 == 0;
+        let role = if may { "authenticated" } else { "anon" };
+        let token = token(&format!("user {nth}"), role, 3600);
+        let mut socket = stage.connect_with_token(&token).await?;
+        subscribe(&mut socket, json!({ "channel": "table:public.*" })).await?;
+        sockets.push((socket, may));
+    }
+    stage.execute("truncate todos, hidden").await?;
+    for (mark, (socket, may)) in sockets.iter_mut().enumerate() {
+        let mut events = stage.events_until_mark(socket, mark as i32).await?;
+        events.retain(|event| event["table"] != "notes");
+        let tables: Vec<_> = events.iter().map(|event| event["table"].clone()).collect();
+        let expected: &[&str] = if *may { &["todos"] } else { &[] };
+        assert_eq!(tables, expected, "{events:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_policy_that_changes_is_followed_at_once() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     let mut socket = stage.subscriber(ALICE, "table:todos").await?;
