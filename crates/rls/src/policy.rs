@@ -188,7 +188,8 @@ fn combine(facts: &Facts) -> Option<String> {
             .map(|qual| format!("({qual})"))
             .collect()
     };
-    let (permissive, mut all) = (quals(true), quals(false));
+    let (mut permissive, mut all) = (quals(true), quals(false));
+    permissive.reverse(); // Postgres ORs them from the last name to the first, and the first may raise
     if permissive.is_empty() {
         return None;
     }
