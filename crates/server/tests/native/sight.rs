@@ -259,6 +259,23 @@ async fn a_schemas_subscriber_hears_no_truncation_of_a_table_it_may_not_read() -
 }
 
 #[tokio::test]
+async fn a_table_that_is_gone_holds_nobody_up() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    let mut socket = stage.subscriber(ALICE, "table:public.*").await?;
+    let begin = std::time::Instant::now();
+    stage
+        .execute(&format!(
+            "insert into todos values (1, '{ALICE}', 'a', 's');
+             truncate todos;
+             drop table todos;"
+        ))
+        .await?;
+    stage.events_until_mark(&mut socket, 1).await?;
+    assert!(begin.elapsed() < DEADLINE / 4, "{:?}", begin.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_policy_that_changes_is_followed_at_once() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     let mut socket = stage.subscriber(ALICE, "table:todos").await?;
