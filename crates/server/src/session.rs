@@ -46,6 +46,8 @@ pub(crate) struct SessionSettings {
     pub(crate) downgrade: bool,
 }
 
+/// How long the question who may subscribe may wait for its answer, behind those of the others.
+const ACCESS_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a subscription may wait for the stream to be live.
 const LIVE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -285,14 +287,22 @@ impl Session {
         let target = &spec.target;
         let asked = spec.filter.as_ref().map(|filter| &**filter.column());
         let access = &self.shared.access;
-        let granted = match &target.table {
-            Some(table) => {
-                access
-                    .table(viewer, &target.schema, table, asked.as_slice())
-                    .await
+        let granted = async {
+            match &target.table {
+                Some(table) => {
+                    let columns = asked.as_slice();
+                    access.table(viewer, &target.schema, table, columns).await
+                }
+                None => access.schema(viewer, &target.schema).await,
             }
-            None => access.schema(viewer, &target.schema).await,
         };
+        // The session's clock stands still meanwhile.
+        let granted = timeout(ACCESS_PATIENCE, granted).await.map_err(|_| {
+            refuse(
+                Code::SubscriptionFailed,
+                "access can't be checked at the moment".to_owned(),
+            )
+        })?;
         let types = granted.map_err(|error| {
             info!(connection = self.id.0, channel = ?spec.channel, role = %viewer.role, reason = %error.reason(), "subscription refused");
             refuse(if error.is_final() { Code::Forbidden } else { Code::SubscriptionFailed }, error.to_string())
@@ -356,15 +366,26 @@ impl Session {
     async fn refresh(&mut self, token: &str) -> Result<(), Refusal> {
         self.accept_token(token).await?;
         let viewer = self.viewer()?;
-        for (id, spec) in self.subscriptions.clone() {
-            if let Err(refusal) = self.authorize(&viewer, &spec).await {
-                self.drop_subscription(id).await;
-                self.refuse(&refusal);
-            }
-        }
-        self.set_viewer(viewer).await;
+        // First the view, which counts for every change, then what can't be subscribed to any more.
+        self.set_viewer(viewer.clone()).await;
+        self.end_forbidden(&viewer).await;
         self.acknowledge(&Acknowledgement::TokenAccepted);
         Ok(())
+    }
+
+    /// Ends the subscriptions that `viewer` may not have. If that can't be found out they stay:
+    /// every change is judged anyway.
+    async fn end_forbidden(&mut self, viewer: &Viewer) {
+        for (id, spec) in self.subscriptions.clone() {
+            match self.authorize(viewer, &spec).await {
+                Err(refusal) if refusal.code == Code::Forbidden => {
+                    self.drop_subscription(id).await;
+                    self.refuse(&refusal);
+                }
+                Ok(()) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     async fn set_viewer(&mut self, viewer: Viewer) {
@@ -508,12 +529,7 @@ impl Session {
         self.set_viewer(viewer.clone()).await;
         self.identity = Some(identity);
         self.notice(&Notice::Downgraded { role: &viewer.role });
-        for (id, spec) in self.subscriptions.clone() {
-            if let Err(refusal) = self.authorize(&viewer, &spec).await {
-                self.drop_subscription(id).await;
-                self.refuse(&refusal);
-            }
-        }
+        self.end_forbidden(&viewer).await;
         None
     }
 
