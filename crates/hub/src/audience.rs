@@ -167,9 +167,13 @@ impl Audience {
         ids.filter_map(|id| self.groups.get(id).map(|group| (*id, group)))
     }
 
-    /// Every subscription's outbox; a connection with several comes several times.
+    /// The outbox of every connection that has subscriptions.
     pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
-        self.groups.values().flat_map(Group::outboxes)
+        self.connections.values().filter_map(|own| {
+            let id = own.iter().next()?;
+            let place = self.subscriptions.get(id)?;
+            self.groups.get(&place.group)?.members.get(id)
+        })
     }
 
     pub fn group(&self, id: u32) -> Option<&Group> {
@@ -386,6 +390,18 @@ mod tests {
         audience.set_viewer(ConnId(1), &viewer("c"));
         let expected = [("a".into(), 1), ("c".into(), 1), ("c".into(), 1)];
         assert_eq!(members(&audience, "public", "t"), expected);
+    }
+
+    #[test]
+    fn each_connection_has_one_outbox() {
+        let mut audience = Audience::new();
+        for (id, connection) in [(1, 1), (2, 1), (3, 1), (4, 2)] {
+            let schema = id.to_string();
+            add(&mut audience, id, connection, "a", spec(&schema, None));
+        }
+        assert_eq!(audience.outboxes().count(), 2);
+        audience.disconnect(ConnId(1));
+        assert_eq!(audience.outboxes().count(), 1);
     }
 
     #[test]
