@@ -60,6 +60,4 @@ pub enum Notice<'a> {
     Downgraded { role: &'a str },
     /// Changes were lost between Postgres and the server: read the table again.
     Gap { reason: &'a str },
-    /// The server stops; connect again in a while.
-    Shutdown,
 }

@@ -90,10 +90,6 @@ impl Codec for Native {
                 "type": "system", "event": "gap", "reason": reason,
                 "message": "changes were lost; read the tables again",
             }),
-            Notice::Shutdown => serde_json::json!({
-                "type": "system", "event": "shutdown",
-                "message": "the server stops; connect again in a moment",
-            }),
         };
         write_value(&value, out);
     }
@@ -102,10 +98,10 @@ impl Codec for Native {
         match closing {
             Closing::Slow => (
                 4008,
-                "connection too slow; reconnect and resume from your cursor",
+                "connection too slow; reconnect and read the tables again",
             ),
             Closing::Shutdown => (1001, "server stops; reconnect"),
-            Closing::Expired => (4001, "token expired; reconnect with a new one"),
+            Closing::Expired => (4001, "token refused or expired; reconnect with a new one"),
             Closing::Idle => (4002, "nothing heard for too long; send ping messages"),
             Closing::Unauthenticated => (4001, "no token in time"),
             Closing::Full => (4029, "too many connections"),
