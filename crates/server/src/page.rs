@@ -102,10 +102,12 @@ mod tests {
             );
         }
         assert_eq!(policy(HTML).matches("sha256-").count(), 2);
+        // A namespace is a name, nothing is fetched from there.
+        let html = HTML.replace("xmlns='http://www.w3.org/2000/svg'", "");
         for outside in [
             "http://", "https://", " src=", "@import", "style=\"", "onclick=",
         ] {
-            assert!(!HTML.contains(outside), "{outside}");
+            assert!(!html.contains(outside), "{outside}");
         }
     }
 }
