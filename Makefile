@@ -2,7 +2,7 @@
 # otherwise it says the command).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build lint bench
+.PHONY: help run test prove build lint bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,11 @@ run: ## walcast with a private Postgres and sample data, in the foreground (PORT
 
 test: ## every test there is: lint, unit, integration, browser, fuzz
 	@integration/setup/test.sh
+
+prove: ## generated policies: verdicts compared with direct SELECTs (VERDICTS=300000 SEED=1)
+	@bash -c '. integration/setup/install.sh && need_rust && need_postgres'
+	WALCAST_PROVE_VERDICTS=$(or $(VERDICTS),300000) WALCAST_PROVE_SEED=$(or $(SEED),$(shell date +%s)) \
+		cargo test --release -p walcast-rls --test prove -- --nocapture
 
 build: ## the release binary, target/release/walcast
 	cargo build --release --bin walcast

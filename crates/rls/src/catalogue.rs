@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) reads: Vec<i16>,
     /// They call a function that is not Postgres's own, or read another table.
     pub(crate) reaches_out: bool,
+    /// They call a function of the application that is declared IMMUTABLE, and may yet read claims.
+    pub(crate) folds: bool,
     /// Changes whenever any of this may have changed.
     pub(crate) digest: String,
 }
@@ -110,7 +112,7 @@ fn facts_sql() -> String {
            k.numbers, k.operators,
            p.permissive, p.quals, p.reads, p.reaches_out,
            {DIGEST},
-           has_table_privilege(r.oid, c.oid, 'SELECT')
+           has_table_privilege(r.oid, c.oid, 'SELECT'), p.folds
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN pg_roles r
          CROSS JOIN LATERAL (
@@ -151,7 +153,14 @@ fn facts_sql() -> String {
                            WHERE e.classid = 'pg_policy'::regclass AND e.objid = ANY (array_agg(p.oid))
                              AND (e.refclassid = 'pg_proc'::regclass
                                   OR e.refclassid = 'pg_operator'::regclass
-                                  OR e.refclassid = 'pg_class'::regclass AND e.refobjid <> c.oid)) AS reaches_out
+                                  OR e.refclassid = 'pg_class'::regclass AND e.refobjid <> c.oid)) AS reaches_out,
+                  EXISTS (SELECT FROM pg_depend e
+                            LEFT JOIN pg_operator o ON e.refclassid = 'pg_operator'::regclass AND o.oid = e.refobjid
+                            JOIN pg_proc f ON f.oid = coalesce(o.oprcode, e.refobjid)
+                            JOIN pg_language l ON l.oid = f.prolang AND l.lanname NOT IN ('c', 'internal')
+                           WHERE e.classid = 'pg_policy'::regclass AND e.objid = ANY (array_agg(p.oid))
+                             AND e.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
+                             AND f.provolatile = 'i') AS folds
              FROM pg_policy p
             WHERE p.polrelid = c.oid AND p.polcmd IN ('*', 'r')
               AND EXISTS (SELECT FROM unnest(p.polroles) m WHERE m = 0 OR pg_has_role(r.oid, m, 'USAGE'))) p
@@ -213,6 +222,7 @@ fn facts(row: &Row) -> Result<Facts, Error> {
         reaches_out: row.try_get(18)?,
         digest: row.try_get(19)?,
         whole_table: row.try_get(20)?,
+        folds: row.try_get(21)?,
     })
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct Current {
 /// Puts the session into the viewer's place until the end of the transaction. The claims are parsed
 /// by the way: text that is no JSON fails here. Old policies read `request.jwt.claim.…`.
 const SETTINGS: &str = "SELECT set_config('role', $1, true), set_config('search_path', $2, true),
-    set_config('request.jwt.claims', $3, true), set_config('plan_cache_mode', 'auto', true),
+    set_config('request.jwt.claims', $3, true), set_config('plan_cache_mode', $4, true),
     set_config('request.jwt.claim.sub', coalesce(c.claims ->> 'sub', ''), true),
     set_config('request.jwt.claim.role', coalesce(c.claims ->> 'role', $1), true),
     set_config('request.jwt.claim.email', coalesce(c.claims ->> 'email', ''), true)
@@ -249,7 +249,7 @@ impl Lane {
             self.client
                 .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"),
             self.client
-                .query_one(&self.settings, &[&role, &path, &claims]),
+                .query_one(&self.settings, &[&role, &path, &claims, &unit.plan_mode()]),
             self.client.query(check, &parameters),
             self.client.query_one(&self.assertion, &[&role, &claims]),
             self.client.batch_execute("ROLLBACK"),

@@ -22,6 +22,9 @@ pub(crate) struct Policies {
     key: Vec<(usize, String)>,
     /// More than the row's own values may decide.
     pub(crate) reaches_out: bool,
+    /// What they call may be computed when the statement is planned, with the claims of that moment:
+    /// a plan serves one viewer only.
+    pub(crate) folds: bool,
     /// Names in the expression could mean something else under the application's `search_path`.
     pub(crate) shadowed: bool,
 }
@@ -62,6 +65,7 @@ impl Policies {
                 .collect(),
             reads,
             reaches_out: facts.reaches_out || sub_select,
+            folds: facts.folds,
             shadowed,
             expression,
             schema: facts.schema,

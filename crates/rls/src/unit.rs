@@ -103,6 +103,14 @@ impl<'a> Unit<'a> {
         }
     }
 
+    /// How long its statement's plan may be kept, as `plan_cache_mode` puts it.
+    pub(crate) fn plan_mode(&self) -> &'static str {
+        match &self.rules.standing {
+            Standing::Policies(policies) if policies.folds => "force_custom_plan",
+            _ => "auto",
+        }
+    }
+
     /// Two halves, to find what fails.
     pub(crate) fn halves(mut self) -> (Unit<'a>, Unit<'a>) {
         let second = self.asks.split_off(self.asks.len() / 2);

@@ -14,6 +14,8 @@ mod random;
 #[path = "../postgres/rig.rs"]
 mod rig;
 mod round;
+mod trap;
+mod traps;
 mod world;
 
 use std::time::Instant;

@@ -1,6 +1,7 @@
 //! What the viewers find by a direct SELECT: the truth.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
@@ -33,18 +34,11 @@ impl Oracle {
     /// found.
     pub(crate) async fn finds(&self, viewer: &Viewer, table: &Table) -> Result<Found> {
         let name = table.qualified();
-        let mut found = Found::default();
         let whole = format!("SELECT id FROM {name}");
-        if let Ok(ids) = self.select(viewer, &whole).await? {
-            found.selected = ids;
-            return Ok(found);
-        }
-        for id in table.ids() {
-            let one = format!("{whole} WHERE id = {id}");
-            found
-                .selected
-                .extend(self.select(viewer, &one).await?.unwrap_or_default());
-        }
+        let mut found = Found {
+            selected: self.selects(viewer, &name, table.ids()).await?,
+            ..Found::default()
+        };
         if found.selected.is_empty()
             && self
                 .select(viewer, &format!("EXPLAIN {whole}"))
@@ -62,6 +56,24 @@ impl Oracle {
                     .evaluated
                     .extend(self.evaluate(viewer, &one).await?.unwrap_or_default());
             }
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn selects(
+        &self,
+        viewer: &Viewer,
+        table: &str,
+        ids: RangeInclusive<usize>,
+    ) -> Result<HashSet<i32>> {
+        let whole = format!("SELECT id FROM {table}");
+        if let Ok(found) = self.select(viewer, &whole).await? {
+            return Ok(found);
+        }
+        let mut found = HashSet::new();
+        for id in ids {
+            let one = format!("{whole} WHERE id = {id}");
+            found.extend(self.select(viewer, &one).await?.unwrap_or_default());
         }
         Ok(found)
     }
@@ -123,14 +135,11 @@ impl Oracle {
             let SimpleQueryMessage::Row(row) = message else {
                 continue;
             };
-            if row
-                .columns()
-                .first()
-                .is_some_and(|column| column.name() == "id")
+            let column = row.columns().first().map(|column| column.name());
+            if column == Some("id")
+                && let Some(id) = row.get(0)
             {
-                if let Some(id) = row.get(0) {
-                    found.insert(id.parse()?);
-                }
+                found.insert(id.parse()?);
             }
         }
         Ok(Ok(found))

@@ -167,7 +167,7 @@ impl Table {
         format!("\"{}\"", self.name.replace('"', "\"\""))
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn ids(&self) -> std::ops::RangeInclusive<usize> {
         1..=self.rows.len()
     }
 
