@@ -10,6 +10,7 @@ mod latency;
 mod memory;
 mod process;
 mod report;
+mod rls;
 mod samples;
 mod stage;
 mod wire;
@@ -53,6 +54,8 @@ enum Bench {
     Memory,
     /// One table to many subscribers, without and with row-level security
     Fanout,
+    /// The checking stage alone: policies x viewers, beside a probe for each subscriber
+    Rls,
 }
 
 impl Options {
@@ -103,6 +106,11 @@ async fn main() -> Result<()> {
         fanout::run(&stage, &options, &mut report)
             .await
             .context("fanout")?;
+    }
+    if options.wants(Bench::Rls) {
+        rls::run(&stage, &options, &mut report)
+            .await
+            .context("rls")?;
     }
     if options.json {
         println!("{}", report.json()?);
