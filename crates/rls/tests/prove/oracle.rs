@@ -14,8 +14,8 @@ use crate::world::Table;
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) selected: HashSet<i32>,
-    /// What the policies let through row by row, where the SELECT fails before it has looked at a
-    /// row: to estimate how many there will be, Postgres computes what the policies make of the
+    /// What some policy lets through, taken alone and row by row, where the SELECT fails before it has
+    /// looked at a row: to estimate how many there will be, Postgres computes what the policies make of the
     /// claims, also where no row would have needed it. To show nothing is right then, and so is this.
     pub(crate) evaluated: HashSet<i32>,
 }
@@ -45,16 +45,16 @@ impl Oracle {
                 .await?
                 .is_err()
         {
-            let expression = self.expression(viewer, table).await?;
-            for id in table.ids() {
-                let one = format!(
-                    "SELECT CASE WHEN {expression} THEN {0}.id END AS id FROM {1} AS {0} WHERE {0}.id = {id}",
-                    table.quoted(),
-                    table.peek(),
-                );
-                found
-                    .evaluated
-                    .extend(self.evaluate(viewer, &one).await?.unwrap_or_default());
+            for expression in self.expressions(viewer, table).await? {
+                for id in table.ids() {
+                    let one = format!(
+                        "SELECT CASE WHEN {expression} THEN {0}.id END AS id FROM {1} AS {0} WHERE {0}.id = {id}",
+                        table.quoted(),
+                        table.peek(),
+                    );
+                    let seen = self.evaluate(viewer, &one).await?;
+                    found.evaluated.extend(seen.unwrap_or_default());
+                }
             }
         }
         Ok(found)
@@ -78,21 +78,21 @@ impl Oracle {
         Ok(found)
     }
 
-    /// The policies that hold for the viewer as one expression, in the order that Postgres has.
-    async fn expression(&self, viewer: &Viewer, table: &Table) -> Result<String> {
-        let sql = "SELECT concat_ws(' AND ',
-                string_agg('(' || qual || ')', ' AND ' ORDER BY name) FILTER (WHERE NOT permissive),
-                coalesce('(' || string_agg('(' || qual || ')', ' OR ' ORDER BY name DESC) FILTER (WHERE permissive) || ')', 'false'))
-            FROM (SELECT polname AS name, polpermissive AS permissive, pg_get_expr(polqual, polrelid) AS qual FROM pg_policy
-                   WHERE polrelid = $1::text::regclass AND polcmd IN ('r', '*')
-                     AND (SELECT bool_or(m = 0 OR pg_has_role($2, m, 'USAGE')) FROM unnest(polroles) m)) p";
+    /// Each permissive policy that holds for the viewer, with all restrictive ones.
+    async fn expressions(&self, viewer: &Viewer, table: &Table) -> Result<Vec<String>> {
+        let sql = "WITH held AS (
+              SELECT polpermissive AS permissive, '(' || pg_get_expr(polqual, polrelid) || ')' AS qual FROM pg_policy
+               WHERE polrelid = $1::text::regclass AND polcmd IN ('r', '*')
+                 AND (SELECT bool_or(m = 0 OR pg_has_role($2, m, 'USAGE')) FROM unnest(polroles) m))
+            SELECT concat_ws(' AND ', (SELECT string_agg(r.qual, ' AND ') FROM held r WHERE NOT r.permissive), p.qual)
+              FROM held p WHERE p.permissive";
         self.client.batch_execute("SET search_path = ''").await?;
-        let row = self
+        let rows = self
             .client
-            .query_one(sql, &[&table.qualified(), &&*viewer.role])
+            .query(sql, &[&table.qualified(), &&*viewer.role])
             .await;
         self.client.batch_execute("RESET search_path").await?;
-        Ok(row?.get(0))
+        Ok(rows?.iter().map(|row| row.get(0)).collect())
     }
 
     /// Planned without claims, and so without an error that only the estimates come upon.
