@@ -9,11 +9,16 @@ use tokio_postgres::Error;
 use tracing::{info, warn};
 
 use crate::CheckConfig;
-use crate::catalogue;
+use crate::catalogue::{self, Facts};
+use crate::claims::{self, Outline};
+use crate::formula::ColumnType;
 use crate::lane::Lane;
 use crate::names::Names;
+use crate::policy::combine;
+use crate::projection::Projection;
 use crate::role;
-use crate::rules::{Rules, Standing};
+use crate::rules::{Rules, Standing, Study};
+use crate::vocabulary;
 
 type Pair = (u32, Arc<str>);
 
@@ -21,6 +26,8 @@ type Pair = (u32, Arc<str>);
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     rules: Mutex<HashMap<Pair, Entry>>,
+    /// What policies make of claims; outlives its rules while the catalogue says the same.
+    projections: Mutex<HashMap<Pair, Arc<Projection>>>,
 }
 
 #[derive(Debug)]
@@ -127,10 +134,92 @@ impl Cache {
                 };
             }
         }
-        let rules = Arc::new(Rules::new(relation, role, facts, shadowed, config));
+        let study = match &facts {
+            Some(facts) if facts.policies_apply => {
+                self.study(lane, relation, role, facts, shadowed).await?
+            }
+            _ => Study::default(),
+        };
+        let rules = Arc::new(Rules::new(relation, role, facts, shadowed, study, config));
         log(&rules);
         self.insert(rules.clone(), read_at);
         Ok(rules)
+    }
+}
+
+impl Cache {
+    /// Takes the policies apart, as far as they can be.
+    async fn study(
+        &self,
+        lane: &Lane,
+        relation: u32,
+        role: &Arc<str>,
+        facts: &Facts,
+        shadowed: bool,
+    ) -> Result<Study, Error> {
+        let Some(text) = combine(facts) else {
+            return Ok(Study::default());
+        };
+        if shadowed {
+            return Ok(Study::refused(
+                "its names could mean something else in the search_path",
+            ));
+        }
+        if facts.folds {
+            return Ok(Study::refused(
+                "it calls a function that is declared IMMUTABLE",
+            ));
+        }
+        let lexicon = vocabulary::read(&lane.client, relation, &text, &lane.searched(role)).await?;
+        if let Some(refusal) = lexicon.refusal {
+            return Ok(Study::refused(refusal));
+        }
+        let outline = match claims::outline(&text, &lexicon.vocabulary) {
+            Ok(outline) => outline,
+            Err(refusal) => return Ok(Study::refused(&refusal)),
+        };
+        let oids: Vec<String> = lexicon.functions.keys().map(u32::to_string).collect();
+        let versions: String = lexicon
+            .functions
+            .values()
+            .fold(String::new(), |all, one| all + " " + one);
+        let projection = self.projection(relation, role, facts, outline, &versions);
+        Ok(Study {
+            functions: format!("{{{}}}", oids.join(",")),
+            versions,
+            projection: Ok(projection),
+        })
+    }
+
+    fn projection(
+        &self,
+        relation: u32,
+        role: &Arc<str>,
+        facts: &Facts,
+        outline: Outline,
+        versions: &str,
+    ) -> Arc<Projection> {
+        let digest = format!("{}{versions}", facts.digest);
+        let mut projections = self.projections.lock();
+        let pair = (relation, role.clone());
+        if let Some(known) = projections
+            .get(&pair)
+            .filter(|known| known.digest == digest)
+        {
+            return known.clone();
+        }
+        if projections.len() >= RULES_MAX {
+            projections.clear();
+        }
+        let columns = facts.columns.iter().map(|column| ColumnType {
+            name: column.name.clone(),
+            oid: column.type_oid,
+            plain: column.plain_collation && column.generated.is_none(),
+        });
+        let projection = Projection::new(digest, outline, facts.table.clone(), columns.collect());
+        let projection = Arc::new(projection);
+        projections.insert(pair, projection.clone());
+        projection
     }
 }
 
@@ -148,7 +237,12 @@ fn log(rules: &Rules) {
                 Standing::Privileges => "privileges",
                 _ => "nothing visible",
             };
-            info!(relation = rules.relation, role = %rules.role, by, "read the rules");
+            match &rules.projection {
+                Err(reason) if matches!(standing, Standing::Policies(_)) => {
+                    info!(relation = rules.relation, role = %rules.role, by, viewers = "one by one", reason, "read the rules");
+                }
+                _ => info!(relation = rules.relation, role = %rules.role, by, "read the rules"),
+            }
         }
     }
 }
@@ -184,8 +278,6 @@ pub(crate) async fn confirm(
     rules: &[Arc<Rules>],
 ) -> Result<bool, Error> {
     let at = Instant::now();
-    let relations: Vec<u32> = rules.iter().map(|rules| rules.relation).collect();
-    let roles: Vec<&str> = rules.iter().map(|rules| &*rules.role).collect();
-    let current = lane.current(&relations, &roles).await?;
+    let current = lane.current(rules).await?;
     Ok(cache.confirm(rules, &current.digests, at))
 }

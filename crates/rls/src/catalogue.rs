@@ -49,6 +49,10 @@ pub(crate) struct ColumnFacts {
     pub(crate) selectable: bool,
     /// What it is computed from.
     pub(crate) generated: Option<String>,
+    /// Its type's OID; that of a domain is the domain's.
+    pub(crate) type_oid: u32,
+    /// It has no collation, or the database's own.
+    pub(crate) plain_collation: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -86,20 +90,28 @@ const DIGEST: &str = "
               WHERE p.polrelid = c.oid AND e.refobjid <> c.oid
                 AND e.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass)) d)))";
 
+/// A version of the function `f` in the schema `s`.
+pub(crate) const FUNCTION_VERSION: &str = "concat_ws(':', f.oid, f.xmin::text, s.xmin::text)";
+
 /// The digests of (table, role) pairs given as two arrays, with the snapshot they were read in.
-/// A pair whose table or role is gone has none.
+/// A pair whose table or role is gone has none. A third array has for each pair the functions whose
+/// bodies count as well, as the text of an array of OIDs; their versions stand at the end.
 pub(crate) fn digest_sql() -> String {
     format!(
         "SELECT pg_current_snapshot()::text,
                 ARRAY(SELECT (SELECT {DIGEST}
                                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_roles r
                                WHERE c.oid = q.relation AND r.rolname = q.role)
-                        FROM unnest($1::oid[], $2::text[]) WITH ORDINALITY AS q(relation, role, at)
+                             || coalesce((SELECT string_agg(' ' || {FUNCTION_VERSION}, '' ORDER BY f.oid)
+                                            FROM pg_proc f JOIN pg_namespace s ON s.oid = f.pronamespace
+                                           WHERE q.functions <> '{{}}' AND f.oid = ANY (q.functions::oid[])), '')
+                        FROM unnest($1::oid[], $2::text[], $3::text[]) WITH ORDINALITY AS q(relation, role, functions, at)
                        ORDER BY q.at)"
     )
 }
 
 /// Source: `check_enable_rls` and `get_row_security_policies` in Postgres's own sources.
+/// The collation 100 is the database's own ("default"): it tells all different texts apart.
 fn facts_sql() -> String {
     format!(
         "SELECT n.nspname::text, c.relname::text,
@@ -112,14 +124,16 @@ fn facts_sql() -> String {
            k.numbers, k.operators,
            p.permissive, p.quals, p.reads, p.reaches_out,
            {DIGEST},
-           has_table_privilege(r.oid, c.oid, 'SELECT'), p.folds
+           has_table_privilege(r.oid, c.oid, 'SELECT'), p.folds, a.types, a.plain
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN pg_roles r
          CROSS JOIN LATERAL (
            SELECT array_agg(a.attnum ORDER BY a.attnum) AS numbers,
                   array_agg(a.attname::text ORDER BY a.attnum) AS names,
                   array_agg(has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT') ORDER BY a.attnum) AS selectable,
-                  array_agg(CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END ORDER BY a.attnum) AS generated
+                  array_agg(CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END ORDER BY a.attnum) AS generated,
+                  array_agg(a.atttypid ORDER BY a.attnum) AS types,
+                  array_agg(a.attcollation IN (0, 100) ORDER BY a.attnum) AS plain
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) a
          CROSS JOIN LATERAL (
@@ -187,7 +201,9 @@ fn facts(row: &Row) -> Result<Facts, Error> {
         .into_iter()
         .zip(names)
         .zip(selectable)
-        .zip(generated);
+        .zip(generated)
+        .zip(optional::<Vec<u32>>(row, 22)?)
+        .zip(optional::<Vec<bool>>(row, 23)?);
     let key_numbers: Vec<i16> = optional(row, 13)?;
     let key_operators: Vec<String> = optional(row, 14)?;
     let permissive: Vec<bool> = optional(row, 15)?;
@@ -205,12 +221,16 @@ fn facts(row: &Row) -> Result<Facts, Error> {
         policies_apply: row.try_get(7)?,
         schema_usage: row.try_get(8)?,
         columns: columns
-            .map(|(((number, name), selectable), generated)| ColumnFacts {
-                number,
-                name,
-                selectable: selectable == Some(true),
-                generated,
-            })
+            .map(
+                |(((((number, name), selectable), generated), type_oid), plain)| ColumnFacts {
+                    number,
+                    name,
+                    selectable: selectable == Some(true),
+                    generated,
+                    type_oid,
+                    plain_collation: plain,
+                },
+            )
             .collect(),
         key: key_numbers.into_iter().zip(key_operators).collect(),
         policies: permissive

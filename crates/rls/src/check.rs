@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tracing::warn;
 use walcast_change::Shape;
 
 use crate::breaker::Breaker;
 use crate::cache::{self, Cache};
 use crate::lane::Current;
-use crate::plan::Plan;
+use crate::plan::{Plan, Seat, spread};
+use crate::projection;
 use crate::report::Reporter;
 use crate::rules::Rules;
 use crate::run::Front;
-use crate::session::{Share, Slot};
+use crate::session::{SILENCE, Share, Slot};
 use crate::snapshot::Snapshot;
 use crate::{Answers, Batch, CheckConfig, ConnectError, Counters, RowCheck, Tier, Verdict, Viewer};
 
@@ -134,21 +136,33 @@ impl PostgresCheck {
     ) -> Result<Answers, Again> {
         let now = Instant::now();
         let rules = self.rules(batch).await?;
+        self.complete(batch, &rules).await?;
         let mut plan = Plan::new(batch, unseen);
+        let mut tables: HashMap<u32, Vec<Option<Seat>>> = HashMap::new();
         for (at, question) in batch.questions.iter().enumerate() {
+            let relation = question.row.shape().id.0;
+            let seats = tables
+                .entry(relation)
+                .or_insert_with(|| vec![None; batch.viewers.len()]);
             for (nth, viewer) in question.viewers.iter().enumerate() {
-                let place = (at, nth);
-                let Some(asking) = batch.viewers.get(*viewer as usize) else {
+                let (Some(asking), Some(seat)) = (
+                    batch.viewers.get(*viewer as usize),
+                    seats.get_mut(*viewer as usize),
+                ) else {
                     continue;
                 };
-                let Some((rules, confirmed)) =
-                    rules.get(&(question.row.shape().id.0, asking.role.clone()))
-                else {
-                    continue;
-                };
-                let fresh = now.duration_since(*confirmed) < self.config.staleness_max;
-                let closed = self.breaker.lock().denies(rules.relation, asking, now);
-                plan.ask(place, *viewer, rules, fresh, closed);
+                if seat.is_none() {
+                    let found = rules.get(&(relation, asking.role.clone()));
+                    *seat = found.map(|(rules, confirmed)| Seat {
+                        rules: rules.clone(),
+                        fresh: now.duration_since(*confirmed) < self.config.staleness_max,
+                        group: rules.group(&asking.claims),
+                    });
+                }
+                if let Some(seat) = seat {
+                    let closed = || self.breaker.lock().denies(relation, asking, now);
+                    plan.ask((at, nth), *viewer, seat, closed);
+                }
             }
         }
         self.carry_out(plan.finish()).await
@@ -181,6 +195,55 @@ impl PostgresCheck {
         Ok(found)
     }
 
+    /// Computes what the policies make of the claims of viewers not seen before.
+    async fn complete(
+        &mut self,
+        batch: &Batch,
+        rules: &HashMap<(u32, Arc<str>), (Arc<Rules>, Instant)>,
+    ) -> Result<(), Again> {
+        let mut tables: HashMap<u32, HashSet<u32>> = HashMap::new();
+        for question in &batch.questions {
+            let asking = tables.entry(question.row.shape().id.0).or_default();
+            asking.extend(&question.viewers);
+        }
+        for ((relation, role), (rules, _)) in rules {
+            let asking = tables.get(relation).into_iter().flatten();
+            let viewers = asking.filter_map(|viewer| batch.viewers.get(*viewer as usize));
+            self.project(rules, viewers.filter(|viewer| viewer.role == *role))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn project(
+        &mut self,
+        rules: &Rules,
+        viewers: impl Iterator<Item = &Viewer>,
+    ) -> Result<(), Again> {
+        let Ok(projection) = &rules.projection else {
+            return Ok(());
+        };
+        let unknown: Vec<&Viewer> = viewers
+            .filter(|viewer| projection.group(&viewer.claims).is_none())
+            .collect();
+        if unknown.is_empty() || projection.refusal().is_some() {
+            return Ok(());
+        }
+        let slot = self.slots.first_mut().ok_or(Again::Disconnected)?;
+        let lane = slot
+            .open(&self.config)
+            .await
+            .map_err(|_| Again::Disconnected)?;
+        let patience = self.config.statement_timeout * 40 + SILENCE;
+        match timeout(patience, projection::complete(lane, projection, &unknown)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => {
+                slot.give_up();
+                Err(Again::Disconnected)
+            }
+        }
+    }
+
     async fn rules_of(
         &mut self,
         relation: u32,
@@ -211,10 +274,11 @@ impl PostgresCheck {
             confirm,
             xids,
             counts,
+            followers,
             ..
         } = plan;
-        counts.enter(&self.counters);
         if confirm.is_empty() {
+            counts.enter(&self.counters);
             return Ok(answers);
         }
         let started = Instant::now();
@@ -263,7 +327,11 @@ impl PostgresCheck {
         for share in join_all(shares).await {
             judged.push(share.ok_or_else(|| refused.lock().take().unwrap_or(Again::Disconnected))?);
         }
+        counts.enter(&self.counters);
         let tiers = self.enter(judged, &mut answers);
+        let (visible, hidden) = spread(&followers, &mut answers);
+        self.counters.verdicts(Tier::Image, true, visible);
+        self.counters.verdicts(Tier::Image, false, hidden);
         for tier in tiers {
             self.counters.time(tier, started.elapsed());
         }

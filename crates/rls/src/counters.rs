@@ -15,14 +15,20 @@ pub enum Tier {
     Image,
     /// The table was asked for the row by its key.
     Key,
+    /// What the viewers' claims come to was compared with the row here, without a statement.
+    Index,
+    /// One statement judged many viewers.
+    Set,
 }
+
+const TIERS: usize = 5;
 
 /// Counts since the start. All grow only.
 #[derive(Debug, Default)]
 pub struct Counters {
-    visible: [AtomicU64; 3],
-    hidden: [AtomicU64; 3],
-    micros: [AtomicU64; 3],
+    visible: [AtomicU64; TIERS],
+    hidden: [AtomicU64; TIERS],
+    micros: [AtomicU64; TIERS],
     batches: AtomicU64,
     unknown: AtomicU64,
     refused: AtomicU64,
@@ -42,6 +48,8 @@ pub struct Counts {
     pub privileges: TierCounts,
     pub image: TierCounts,
     pub key: TierCounts,
+    pub index: TierCounts,
+    pub set: TierCounts,
     pub batches: u64,
     /// Verdicts that could not be reached because the image lacks what the policies read.
     pub unknown: u64,
@@ -76,6 +84,8 @@ impl Counters {
             privileges: tier(Tier::Privileges),
             image: tier(Tier::Image),
             key: tier(Tier::Key),
+            index: tier(Tier::Index),
+            set: tier(Tier::Set),
             batches: load(&self.batches),
             unknown: load(&self.unknown),
             refused: load(&self.refused),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::future::{MaybeDone, join5, maybe_done};
@@ -11,7 +12,7 @@ use tokio_postgres::{Client, Error, Statement};
 
 use crate::catalogue;
 use crate::connector::ConnectError;
-use crate::rules::Standing;
+use crate::rules::{Rules, Standing};
 use crate::search_path;
 use crate::snapshot::Snapshot;
 use crate::unit::{Mode, Unit};
@@ -26,6 +27,8 @@ pub(crate) struct Lane {
     assertion: Statement,
     digest: Statement,
     checks: HashMap<(u64, Mode), Prepared>,
+    /// By the projection's id.
+    pub(crate) projections: HashMap<u64, Statement>,
 }
 
 /// A statement, or the SQLSTATE that Postgres refused it with.
@@ -115,6 +118,7 @@ impl Lane {
             digest: client.prepare(&catalogue::digest_sql()).await?,
             client,
             checks: HashMap::new(),
+            projections: HashMap::new(),
         })
     }
 
@@ -127,14 +131,13 @@ impl Lane {
         search_path::searched(&self.search_path, role)
     }
 
-    pub(crate) async fn current(
-        &self,
-        relations: &[u32],
-        roles: &[&str],
-    ) -> Result<Current, Error> {
+    pub(crate) async fn current(&self, rules: &[Arc<Rules>]) -> Result<Current, Error> {
+        let relations: Vec<u32> = rules.iter().map(|rules| rules.relation).collect();
+        let roles: Vec<&str> = rules.iter().map(|rules| &*rules.role).collect();
+        let functions: Vec<&str> = rules.iter().map(|rules| &*rules.functions).collect();
         let row = self
             .client
-            .query_one(&self.digest, &[&relations, &roles])
+            .query_one(&self.digest, &[&relations, &roles, &functions])
             .await?;
         let snapshot: String = row.try_get(0)?;
         Ok(Current {
@@ -188,7 +191,35 @@ impl Lane {
         }
     }
 
-    async fn prepare_as(
+    pub(crate) fn keep_projection(&mut self, id: u64, statement: Statement) {
+        if self.projections.len() >= CHECKS_MAX {
+            self.projections.clear();
+        }
+        self.projections.insert(id, statement);
+    }
+
+    /// Puts the session into the viewer's place until the end of the transaction.
+    pub(crate) async fn enter(&self, viewer: &Viewer) -> Result<(), Error> {
+        let (role, claims) = (&*viewer.role, &*viewer.claims);
+        let parameters: [&(dyn postgres_types::ToSql + Sync); 4] =
+            [&role, &self.search_path, &claims, &"auto"];
+        self.client
+            .query_one(&self.settings, &parameters)
+            .await
+            .map(drop)
+    }
+
+    /// Whether it still is in the viewer's place.
+    pub(crate) async fn stayed(&self, viewer: &Viewer) -> Result<bool, Error> {
+        let (role, claims) = (&*viewer.role, &*viewer.claims);
+        let row = self
+            .client
+            .query_one(&self.assertion, &[&role, &claims])
+            .await?;
+        Ok(row.try_get::<_, Option<bool>>(0)? == Some(true))
+    }
+
+    pub(crate) async fn prepare_as(
         &self,
         viewer: Option<&Viewer>,
         path: &str,

@@ -1,10 +1,13 @@
 //! What a batch comes to: verdicts that need no statement, and units that do.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use walcast_change::{Cell, ColumnSet};
 use walcast_pgoutput::Xid;
 
+use crate::projection::{Group, Prepared};
 use crate::rules::{Image, Rules, Standing};
 use crate::unit::{Ask, Mode, Unit, Units};
 use crate::{Answers, Batch, Counters, Tier, Verdict, Version};
@@ -21,7 +24,29 @@ pub(crate) struct Plan<'a> {
     /// Transactions that must be visible to other sessions first.
     pub(crate) xids: HashSet<Xid>,
     images: HashMap<(usize, u64), Option<Arc<Image>>>,
+    /// By question and rules; `None`: the row can't be judged by a formula.
+    rows: HashMap<(usize, u64), Option<Vec<Cell<'a>>>>,
+    /// By question, rules and group of viewers: the place whose verdict holds for all.
+    leaders: HashMap<(usize, u64, u32), (usize, usize)>,
+    pub(crate) followers: Vec<Following>,
     pub(crate) counts: PlanCounts,
+}
+
+/// A place that gets the verdict of another.
+#[derive(Debug)]
+pub(crate) struct Following {
+    leader: (usize, usize),
+    place: (usize, usize),
+}
+
+/// A viewer before a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    pub(crate) rules: Arc<Rules>,
+    /// The rules are young enough to count without a look at the catalogue.
+    pub(crate) fresh: bool,
+    /// The viewers that it is as one with, and what is known of the policies.
+    pub(crate) group: Option<(Arc<Group>, Arc<Prepared>)>,
 }
 
 /// What is counted once the plan is carried out.
@@ -31,6 +56,8 @@ pub(crate) struct PlanCounts {
     hidden: u64,
     unknown: u64,
     refused: u64,
+    index_visible: u64,
+    index_hidden: u64,
     errors: HashMap<&'static str, usize>,
 }
 
@@ -47,24 +74,27 @@ impl<'a> Plan<'a> {
             confirmed: HashSet::new(),
             xids: HashSet::new(),
             images: HashMap::new(),
+            rows: HashMap::new(),
+            leaders: HashMap::new(),
+            followers: Vec::new(),
             counts: PlanCounts::default(),
         }
     }
 
-    /// Adds one verdict. `place`: the question, and which of its viewers. `fresh`: the rules are
-    /// young enough to count without a look at the catalogue. `closed`: the viewer takes too long.
+    /// Adds one verdict. `place`: the question, and which of its viewers. `closed`: whether the
+    /// viewer takes too long.
     pub(crate) fn ask(
         &mut self,
         place: (usize, usize),
         viewer: u32,
-        rules: &Arc<Rules>,
-        fresh: bool,
-        closed: bool,
+        seat: &Seat,
+        closed: impl FnOnce() -> bool,
     ) {
         let Some(question) = self.batch.questions.get(place.0) else {
             return;
         };
-        if !fresh || rules.is_confirmed_always() {
+        let rules = &seat.rules;
+        if !seat.fresh || rules.is_confirmed_always() {
             self.confirm(rules);
         }
         let columns = rules.fit(question.row.shape()).visible.clone();
@@ -78,21 +108,86 @@ impl<'a> Plan<'a> {
                 self.answers
                     .set(place.0, place.1, Verdict::Visible(columns));
             }
-            (Standing::Policies(_), Some(_)) if closed => self.error("timeout"),
             (Standing::Policies(_), Some(columns)) => {
-                let Some(image) = self.image(place.0, rules) else {
-                    return self.error("encoding");
-                };
-                let ask = Ask {
-                    question: place.0,
-                    nth: place.1,
-                    version: question.version,
-                    image,
-                    visible: columns,
-                };
-                self.judge(viewer, rules, ask);
+                if !self.decide(place, seat, &columns) && !self.follow(place, seat) {
+                    self.send(place, viewer, rules, columns, closed());
+                }
             }
         }
+    }
+
+    /// By a formula, if there is one for the viewer and the row.
+    fn decide(&mut self, place: (usize, usize), seat: &Seat, columns: &Arc<ColumnSet>) -> bool {
+        let Some((group, prepared)) = seat.group.as_ref().filter(|(group, _)| group.fits) else {
+            return false;
+        };
+        let Ok(formula) = &prepared.formula else {
+            return false;
+        };
+        let batch = self.batch;
+        let row = self
+            .rows
+            .entry((place.0, seat.rules.id))
+            .or_insert_with(|| {
+                let question = batch.questions.get(place.0)?;
+                seat.rules.cells_for(formula, &question.row)
+            });
+        let Some(cells) = row else { return false };
+        match formula.holds(cells, &group.values) {
+            Some(true) => {
+                self.counts.index_visible += 1;
+                self.answers
+                    .set(place.0, place.1, Verdict::Visible(columns.clone()));
+            }
+            _ => self.counts.index_hidden += 1,
+        }
+        true
+    }
+
+    /// Whether another viewer of its group is asked already.
+    fn follow(&mut self, place: (usize, usize), seat: &Seat) -> bool {
+        let Some((group, _)) = &seat.group else {
+            return false;
+        };
+        let key = (place.0, seat.rules.id, group.id);
+        match self.leaders.entry(key) {
+            Entry::Occupied(leader) => {
+                let leader = *leader.get();
+                self.followers.push(Following { leader, place });
+                true
+            }
+            Entry::Vacant(free) => {
+                free.insert(place);
+                false
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        place: (usize, usize),
+        viewer: u32,
+        rules: &Arc<Rules>,
+        visible: Arc<ColumnSet>,
+        closed: bool,
+    ) {
+        if closed {
+            return self.error("timeout");
+        }
+        let Some(question) = self.batch.questions.get(place.0) else {
+            return;
+        };
+        let Some(image) = self.image(place.0, rules) else {
+            return self.error("encoding");
+        };
+        let ask = Ask {
+            question: place.0,
+            nth: place.1,
+            version: question.version,
+            image,
+            visible,
+        };
+        self.judge(viewer, rules, ask);
     }
 
     /// With its units in order.
@@ -150,10 +245,26 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Hands the leaders' verdicts to those who follow. How many of them are visible, and not.
+pub(crate) fn spread(followers: &[Following], answers: &mut Answers) -> (u64, u64) {
+    let (mut visible, mut hidden) = (0, 0);
+    for Following { leader, place } in followers {
+        let verdict = answers.verdict(leader.0, leader.1).clone();
+        match verdict {
+            Verdict::Visible(_) => visible += 1,
+            _ => hidden += 1,
+        }
+        answers.set(place.0, place.1, verdict);
+    }
+    (visible, hidden)
+}
+
 impl PlanCounts {
     pub(crate) fn enter(&self, counters: &Counters) {
         counters.verdicts(Tier::Privileges, true, self.visible);
         counters.verdicts(Tier::Privileges, false, self.hidden);
+        counters.verdicts(Tier::Index, true, self.index_visible);
+        counters.verdicts(Tier::Index, false, self.index_hidden);
         counters.unknown(self.unknown);
         counters.refused(self.refused);
         for (kind, verdicts) in &self.errors {

@@ -181,7 +181,7 @@ fn images(array: &str) -> String {
 /// for nothing, and without a permissive one nothing is visible.
 ///
 /// Source: `add_security_quals` in Postgres's own sources, whose order of evaluation this keeps.
-fn combine(facts: &Facts) -> Option<String> {
+pub(crate) fn combine(facts: &Facts) -> Option<String> {
     let quals = |permissive: bool| -> Vec<String> {
         let policies = facts
             .policies

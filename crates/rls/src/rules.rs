@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use walcast_change::{Cell, ColumnSet, Row, Shape};
 
 use crate::catalogue::Facts;
+use crate::formula::Formula;
 use crate::policy::Policies;
+use crate::projection::{Group, Prepared, Projection};
 use crate::role::{self, Refusal};
 use crate::{CheckConfig, literal};
 
@@ -21,12 +23,41 @@ pub(crate) struct Rules {
     /// Empty for a table or role that does not exist.
     pub(crate) digest: String,
     pub(crate) standing: Standing,
+    /// OIDs of functions that count as well, as the text of an array.
+    pub(crate) functions: String,
+    /// What viewers' claims come to. `Err`: why each viewer has to be judged by itself.
+    pub(crate) projection: Result<Arc<Projection>, String>,
     /// As the catalogue names it, for logs.
     table: String,
     columns: Vec<Column>,
     /// SELECT on all columns, also on those that the table has no longer under their name.
     whole_table: bool,
     fits: Mutex<Fits>,
+}
+
+/// What came out of taking the policies apart.
+#[derive(Debug)]
+pub(crate) struct Study {
+    pub(crate) functions: String,
+    /// Of these functions; a part of the digest.
+    pub(crate) versions: String,
+    pub(crate) projection: Result<Arc<Projection>, String>,
+}
+
+impl Default for Study {
+    fn default() -> Study {
+        Study::refused("")
+    }
+}
+
+impl Study {
+    pub(crate) fn refused(reason: &str) -> Study {
+        Study {
+            functions: "{}".to_owned(),
+            versions: String::new(),
+            projection: Err(reason.to_owned()),
+        }
+    }
 }
 
 /// What there is to do for a row.
@@ -49,6 +80,7 @@ pub(crate) enum Standing {
 struct Column {
     name: String,
     selectable: bool,
+    type_oid: u32,
 }
 
 /// How a shape of the stream lies on the table's columns of today.
@@ -56,6 +88,8 @@ struct Column {
 pub(crate) struct Fit {
     /// For each column of the table its place in the shape.
     places: Vec<Option<usize>>,
+    /// For each column of the table, whether the shape has it with the same type.
+    same_types: Vec<bool>,
     /// What the role may see, in the shape's numbering. `None`: no column of the key, so no row.
     pub(crate) visible: Option<Arc<ColumnSet>>,
 }
@@ -72,11 +106,12 @@ impl Rules {
         role: &Arc<str>,
         facts: Option<Facts>,
         shadowed: bool,
+        study: Study,
         config: &CheckConfig,
     ) -> Rules {
         let (digest, table, columns, whole_table) = match &facts {
             Some(facts) => (
-                facts.digest.clone(),
+                format!("{}{}", facts.digest, study.versions),
                 format!("{}.{}", facts.schema, facts.table),
                 columns(facts),
                 facts.whole_table,
@@ -90,6 +125,8 @@ impl Rules {
             digest,
             table,
             standing: standing(role, facts, shadowed, config),
+            functions: study.functions,
+            projection: study.projection,
             columns,
             whole_table,
             fits: Mutex::default(),
@@ -115,6 +152,30 @@ impl Rules {
             Standing::Refused(_) | Standing::Nothing { .. }
         );
         reachable && self.fit(shape).visible.is_some()
+    }
+
+    /// The viewers that one with these claims is as one with, if that is known.
+    pub(crate) fn group(&self, claims: &str) -> Option<(Arc<Group>, Arc<Prepared>)> {
+        let projection = self.projection.as_ref().ok()?;
+        Some((projection.group(claims)??, projection.prepared()?))
+    }
+
+    /// The row's values for a formula, in the order of the table's columns. `None`: it lacks some,
+    /// or has them with another type, or is no UTF-8, which Postgres is not asked about either.
+    pub(crate) fn cells_for<'r>(&self, formula: &Formula, row: &'r Row) -> Option<Vec<Cell<'r>>> {
+        let fit = self.fit(row.shape());
+        let cells = fit.cells(row);
+        let mut read = Vec::new();
+        formula.columns(&mut read);
+        let known = |at: &usize| {
+            cells.get(*at).is_some_and(|cell| *cell != Cell::Missing)
+                && fit.same_types.get(*at) == Some(&true)
+        };
+        let is_text = |cell: Cell<'_>| match cell {
+            Cell::Text(text) => std::str::from_utf8(text).is_ok(),
+            _ => true,
+        };
+        (read.iter().all(known) && cells.iter().copied().all(is_text)).then_some(cells)
     }
 
     pub(crate) fn fit(&self, shape: &Arc<Shape>) -> Arc<Fit> {
@@ -151,7 +212,12 @@ impl Rules {
             true => !visible.is_empty(),
             false => !visible.intersection(&shape.key).is_empty(),
         };
+        let same_types = self.columns.iter().zip(&places).map(|(column, place)| {
+            let found = place.and_then(|place| shape.columns.get(place));
+            found.is_some_and(|found| found.type_oid == column.type_oid)
+        });
         Fit {
+            same_types: same_types.collect(),
             places,
             visible: hearable.then(|| Arc::new(visible)),
         }
@@ -172,6 +238,7 @@ fn columns(facts: &Facts) -> Vec<Column> {
         .map(|column| Column {
             name: column.name.clone(),
             selectable: column.selectable,
+            type_oid: column.type_oid,
         })
         .collect()
 }
@@ -194,6 +261,16 @@ fn standing(role: &str, facts: Option<Facts>, shadowed: bool, config: &CheckConf
 }
 
 impl Fit {
+    /// The row's values in the order of the table's columns.
+    fn cells<'r>(&self, row: &'r Row) -> Vec<Cell<'r>> {
+        let cells: Vec<Cell> = row.cells().collect();
+        let cell = |place: &Option<usize>| place.and_then(|place| cells.get(place).copied());
+        self.places
+            .iter()
+            .map(|place| cell(place).unwrap_or(Cell::Missing))
+            .collect()
+    }
+
     /// The row as a composite literal of the table's own type, and which of its columns are lacking.
     /// `None`, where a value is no UTF-8.
     pub(crate) fn image(&self, row: &Row) -> Option<Image> {

@@ -80,9 +80,7 @@ async fn exchange(
 ) -> Option<Vec<Outcome>> {
     let current = match front {
         Some(front) => {
-            let relations: Vec<u32> = front.rules.iter().map(|rules| rules.relation).collect();
-            let roles: Vec<&str> = front.rules.iter().map(|rules| &*rules.role).collect();
-            let asked = Started::new(async move { lane.current(&relations, &roles).await }).await;
+            let asked = Started::new(lane.current(front.rules)).await;
             Some((front, asked))
         }
         None => None,

@@ -249,6 +249,8 @@ impl Metrics {
             ("privileges", counts.privileges),
             ("image", counts.image),
             ("key", counts.key),
+            ("index", counts.index),
+            ("set", counts.set),
         ];
         for (tier, tier_counts) in tiers {
             for (result, count) in [
