@@ -62,7 +62,18 @@ pub struct Audience {
     schemas: HashMap<Arc<str>, Schema>,
     subscriptions: HashMap<SubscriptionId, Place>,
     connections: HashMap<ConnId, HashSet<SubscriptionId>>,
+    /// The groups of each viewer.
+    by_viewer: HashMap<u32, Vec<u32>>,
+    /// Since they were last taken.
+    movements: Vec<Movement>,
     group_next: u32,
+}
+
+/// A viewer begins or ceases to want a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Movement {
+    Came { viewer: u32, target: Target },
+    Went { viewer: u32, target: Target },
 }
 
 #[derive(Debug, Default)]
@@ -167,6 +178,27 @@ impl Audience {
         ids.filter_map(|id| self.groups.get(id).map(|group| (*id, group)))
     }
 
+    /// Whether anybody subscribed to the table of `shape`.
+    pub fn wants(&self, shape: &Shape) -> bool {
+        self.groups(shape).next().is_some()
+    }
+
+    /// The groups of a viewer that want the table of `shape`.
+    pub fn groups_of<'a>(
+        &'a self,
+        viewer: u32,
+        shape: &'a Shape,
+    ) -> impl Iterator<Item = &'a Group> + 'a {
+        let ids = self.by_viewer.get(&viewer).into_iter().flatten();
+        let groups = ids.filter_map(|id| self.groups.get(id));
+        groups.filter(|group| group.spec.target.includes(shape))
+    }
+
+    /// Who came and went since the last call. To be taken after every change of subscriptions.
+    pub fn take_movements(&mut self) -> Vec<Movement> {
+        std::mem::take(&mut self.movements)
+    }
+
     /// The outbox of every connection that has subscriptions.
     pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
         self.connections.values().filter_map(|own| {
@@ -206,6 +238,11 @@ impl Audience {
         self.group_next = self.group_next.wrapping_add(1);
         let spec = key.1.clone();
         self.by_key.insert(key, number);
+        self.by_viewer.entry(viewer).or_default().push(number);
+        self.movements.push(Movement::Came {
+            viewer,
+            target: spec.target.clone(),
+        });
         self.listing(&spec.target).insert(number);
         let members = HashMap::from([(id, outbox)]);
         self.groups.insert(
@@ -228,6 +265,16 @@ impl Audience {
             self.groups.remove(&number);
             self.by_key.remove(&(viewer, spec.clone()));
             self.viewers.leave(viewer);
+            self.movements.push(Movement::Went {
+                viewer,
+                target: spec.target.clone(),
+            });
+            if let Some(groups) = self.by_viewer.get_mut(&viewer) {
+                groups.retain(|group| *group != number);
+                if groups.is_empty() {
+                    self.by_viewer.remove(&viewer);
+                }
+            }
             self.unlist(&spec.target, number);
         }
         Some((spec, outbox))
@@ -432,6 +479,26 @@ mod tests {
             audience.groups.is_empty() && audience.by_key.is_empty() && audience.schemas.is_empty()
         );
         assert!(audience.viewers.numbers.is_empty() && audience.viewers.by_number.is_empty());
-        assert!(audience.connections.is_empty());
+        assert!(audience.connections.is_empty() && audience.by_viewer.is_empty());
+        let came = |movement: &&Movement| matches!(movement, Movement::Came { .. });
+        let movements = audience.take_movements();
+        assert_eq!(movements.iter().filter(came).count() * 2, movements.len());
+        assert!(audience.take_movements().is_empty());
+    }
+
+    #[test]
+    fn a_viewers_own_groups() {
+        let mut audience = Audience::new();
+        add(&mut audience, 1, 1, "a", spec("public", Some("t")));
+        add(&mut audience, 2, 1, "a", spec("public", None));
+        add(&mut audience, 3, 2, "b", spec("public", Some("u")));
+        let a = audience.viewers.numbers[&viewer("a")];
+        let b = audience.viewers.numbers[&viewer("b")];
+        let count = |number, table| audience.groups_of(number, &shape("public", table)).count();
+        assert_eq!(
+            (count(a, "t"), count(a, "u"), count(b, "t"), count(b, "u")),
+            (2, 1, 0, 1)
+        );
+        assert!(audience.wants(&shape("public", "x")) && !audience.wants(&shape("other", "t")));
     }
 }

@@ -21,7 +21,7 @@ mod subscription;
 mod value;
 mod view;
 
-pub use audience::{Audience, AudienceError, Group, Spec};
+pub use audience::{Audience, AudienceError, Group, Movement, Spec};
 pub use filter::{Filter, FilterError, Operator};
 pub use limits::{ConnectionLimits, Connections, LimitError, Ticket};
 pub use outbox::{Closing, Outbox, Pending, Pushed};

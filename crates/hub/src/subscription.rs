@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use walcast_change::Shape;
+
 /// A connection, for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -23,6 +25,14 @@ pub struct Target {
     pub schema: Arc<str>,
     /// `None` means every table of the schema.
     pub table: Option<Arc<str>>,
+}
+
+impl Target {
+    /// Whether it names the table of `shape`.
+    pub fn includes(&self, shape: &Shape) -> bool {
+        let table = self.table.as_ref();
+        *self.schema == *shape.schema && table.is_none_or(|table| **table == *shape.table)
+    }
 }
 
 /// Which kinds of event.

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 use walcast_change::Shape;
+use walcast_pgoutput::Xid;
 
 use crate::breaker::Breaker;
 use crate::cache::{self, Cache};
@@ -17,28 +18,33 @@ use crate::lane::Current;
 use crate::plan::{Plan, Seat, spread};
 use crate::projection;
 use crate::report::Reporter;
+use crate::roster::Roster;
 use crate::rules::Rules;
 use crate::run::Front;
 use crate::session::{SILENCE, Share, Slot};
 use crate::snapshot::Snapshot;
-use crate::{Answers, Batch, CheckConfig, ConnectError, Counters, RowCheck, Tier, Verdict, Viewer};
+use crate::{
+    Answers, Batch, CheckConfig, ConnectError, Counters, Question, RowCheck, Sighting, Tier,
+    Verdict, Viewer, Wants,
+};
 
 /// Judges rows by running the tables' policies over their images, as the viewers' roles.
 pub struct PostgresCheck {
-    config: Arc<CheckConfig>,
+    pub(crate) config: Arc<CheckConfig>,
     slots: Vec<Slot>,
     cache: Arc<Cache>,
     breaker: Mutex<Breaker>,
     reporter: Reporter,
     counters: Arc<Counters>,
     refresher: JoinHandle<()>,
+    pub(crate) roster: Roster,
 }
 
 /// Times that a batch is begun anew because the catalogue changes under it.
 const ATTEMPTS_MAX: usize = 10;
 
 /// Why an attempt has to be repeated.
-enum Again {
+pub(crate) enum Again {
     /// Policies, grants or tables have changed.
     Changed,
     /// A transaction of the batch is not visible yet.
@@ -46,6 +52,29 @@ enum Again {
     /// No session.
     Disconnected,
 }
+
+/// What was tried for a batch so far.
+struct Tries {
+    started: Instant,
+    attempts: usize,
+    pause: Duration,
+    /// Transactions that were waited for in vain.
+    unseen: HashSet<Xid>,
+}
+
+impl Default for Tries {
+    fn default() -> Tries {
+        Tries {
+            started: Instant::now(),
+            attempts: 0,
+            pause: Duration::from_millis(1),
+            unseen: HashSet::new(),
+        }
+    }
+}
+
+/// The rules of tables and roles, each with when the catalogue last said the same.
+type RulesByPair = HashMap<(u32, Arc<str>), (Arc<Rules>, Instant)>;
 
 impl PostgresCheck {
     /// Opens the first session, to see that it works; the others come when they are needed.
@@ -67,6 +96,7 @@ impl PostgresCheck {
             breaker: Mutex::default(),
             reporter: Reporter::new(counters.clone()),
             counters,
+            roster: Roster::default(),
         })
     }
 
@@ -75,69 +105,96 @@ impl PostgresCheck {
     }
 
     async fn judge(&mut self, batch: &Batch) -> Answers {
-        let started = Instant::now();
-        let mut unseen = HashSet::new();
-        let mut attempts = 0;
-        let mut pause = Duration::from_millis(1);
+        let mut tries = Tries::default();
         loop {
-            let again = match self.attempt(batch, &unseen).await {
+            match self.attempt_with(batch, &tries.unseen, &[]).await {
                 Ok(answers) => return answers,
-                Err(again) => again,
-            };
-            match again {
-                Again::Changed => {
-                    self.counters.reload();
-                    self.breaker.lock().reset();
-                    attempts += 1;
-                    if attempts >= ATTEMPTS_MAX {
-                        return self.deny(batch, "changing");
-                    }
-                }
-                Again::Unseen(snapshot) if started.elapsed() >= self.config.visibility_wait => {
-                    unseen.extend(
-                        batch
+                Err(again) => {
+                    if let Some(kind) = self.try_again(&mut tries, again, &batch.questions).await {
+                        let verdicts = batch
                             .questions
                             .iter()
-                            .filter_map(|question| question.xid)
-                            .filter(|xid| !snapshot.sees(*xid)),
-                    );
+                            .map(|question| question.viewers.len());
+                        self.deny(verdicts.sum(), kind);
+                        return Answers::hidden(batch);
+                    }
                 }
-                Again::Unseen(_) => {
-                    self.counters.wait();
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_millis(50));
-                }
-                Again::Disconnected if started.elapsed() >= self.config.reconnect_for => {
-                    return self.deny(batch, "connection");
-                }
-                Again::Disconnected => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
-    fn deny(&self, batch: &Batch, kind: &str) -> Answers {
-        let verdicts = batch
-            .questions
-            .iter()
-            .map(|question| question.viewers.len())
-            .sum();
+    async fn judge_sweep(
+        &mut self,
+        questions: &[Question],
+        wants: &Wants<'_>,
+    ) -> Vec<Vec<Sighting>> {
+        let mut tries = Tries::default();
+        loop {
+            match self.attempt_sweep(questions, wants, &tries.unseen).await {
+                Ok(found) => return found,
+                Err(again) => {
+                    if let Some(kind) = self.try_again(&mut tries, again, questions).await {
+                        self.deny(questions.len(), kind);
+                        return vec![Vec::new(); questions.len()];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for what is to be waited for. `Some`: why it is of no use.
+    async fn try_again(
+        &mut self,
+        tries: &mut Tries,
+        again: Again,
+        questions: &[Question],
+    ) -> Option<&'static str> {
+        match again {
+            Again::Changed => {
+                self.counters.reload();
+                self.breaker.lock().reset();
+                tries.attempts += 1;
+                if tries.attempts >= ATTEMPTS_MAX {
+                    return Some("changing");
+                }
+            }
+            Again::Unseen(snapshot) if tries.started.elapsed() >= self.config.visibility_wait => {
+                let xids = questions.iter().filter_map(|question| question.xid);
+                tries.unseen.extend(xids.filter(|xid| !snapshot.sees(*xid)));
+            }
+            Again::Unseen(_) => {
+                self.counters.wait();
+                tokio::time::sleep(tries.pause).await;
+                tries.pause = (tries.pause * 2).min(Duration::from_millis(50));
+            }
+            Again::Disconnected if tries.started.elapsed() >= self.config.reconnect_for => {
+                return Some("connection");
+            }
+            Again::Disconnected => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+        None
+    }
+
+    fn deny(&self, verdicts: usize, kind: &str) {
         self.counters.errors(kind, verdicts);
         warn!(
             kind,
             verdicts, "rows are not visible because they could not be judged"
         );
-        Answers::hidden(batch)
     }
 
-    async fn attempt(
+    /// `confirm`: rules that have to hold as well.
+    pub(crate) async fn attempt_with(
         &mut self,
         batch: &Batch,
-        unseen: &HashSet<walcast_pgoutput::Xid>,
+        unseen: &HashSet<Xid>,
+        confirm: &[Arc<Rules>],
     ) -> Result<Answers, Again> {
         let now = Instant::now();
         let rules = self.rules(batch).await?;
         self.complete(batch, &rules).await?;
         let mut plan = Plan::new(batch, unseen);
+        confirm.iter().for_each(|rules| plan.confirm(rules));
         let mut tables: HashMap<u32, Vec<Option<Seat>>> = HashMap::new();
         for (at, question) in batch.questions.iter().enumerate() {
             let relation = question.row.shape().id.0;
@@ -169,10 +226,7 @@ impl PostgresCheck {
     }
 
     /// The rules of all tables and roles of the batch.
-    async fn rules(
-        &mut self,
-        batch: &Batch,
-    ) -> Result<HashMap<(u32, Arc<str>), (Arc<Rules>, Instant)>, Again> {
+    async fn rules(&mut self, batch: &Batch) -> Result<RulesByPair, Again> {
         let mut found = HashMap::new();
         for question in &batch.questions {
             let relation = question.row.shape().id.0;
@@ -196,11 +250,7 @@ impl PostgresCheck {
     }
 
     /// Computes what the policies make of the claims of viewers not seen before.
-    async fn complete(
-        &mut self,
-        batch: &Batch,
-        rules: &HashMap<(u32, Arc<str>), (Arc<Rules>, Instant)>,
-    ) -> Result<(), Again> {
+    async fn complete(&mut self, batch: &Batch, rules: &RulesByPair) -> Result<(), Again> {
         let mut tables: HashMap<u32, HashSet<u32>> = HashMap::new();
         for question in &batch.questions {
             let asking = tables.entry(question.row.shape().id.0).or_default();
@@ -215,7 +265,7 @@ impl PostgresCheck {
         Ok(())
     }
 
-    async fn project(
+    pub(crate) async fn project(
         &mut self,
         rules: &Rules,
         viewers: impl Iterator<Item = &Viewer>,
@@ -244,7 +294,7 @@ impl PostgresCheck {
         }
     }
 
-    async fn rules_of(
+    pub(crate) async fn rules_of(
         &mut self,
         relation: u32,
         role: &Arc<str>,
@@ -370,6 +420,26 @@ impl RowCheck for PostgresCheck {
         }
         self.counters.batch();
         self.judge(batch).await
+    }
+
+    fn watch(&mut self, number: u32, viewer: &Viewer, schema: &str, table: Option<&str>) {
+        self.roster.watch(number, viewer, schema, table);
+    }
+
+    fn unwatch(&mut self, number: u32, schema: &str, table: Option<&str>) {
+        self.roster.unwatch(number, schema, table);
+    }
+
+    async fn sweep(&mut self, questions: &[Question], wants: &Wants<'_>) -> Vec<Vec<Sighting>> {
+        if questions.is_empty() {
+            return Vec::new();
+        }
+        self.counters.batch();
+        self.judge_sweep(questions, wants).await
+    }
+
+    fn cost(&self, shape: &Shape) -> usize {
+        self.roster.cost(shape)
     }
 
     async fn table(&mut self, shape: &Arc<Shape>, viewers: &[Viewer]) -> Vec<bool> {

@@ -253,6 +253,21 @@ impl Formula {
         }
     }
 
+    /// The slots it reads.
+    pub(crate) fn slots(&self) -> Vec<usize> {
+        match self {
+            Formula::And(parts) | Formula::Or(parts) => {
+                parts.iter().flat_map(Formula::slots).collect()
+            }
+            Formula::Not(part) => part.slots(),
+            Formula::Column(_) | Formula::IsNull(_) => Vec::new(),
+            Formula::Slot(slot)
+            | Formula::SlotIsNull(slot)
+            | Formula::Equal(_, slot)
+            | Formula::Any(_, slot) => vec![*slot],
+        }
+    }
+
     /// The truth for a row (by the table's columns) and a viewer (by the slots). `None`: NULL.
     pub(crate) fn holds(&self, row: &[Cell<'_>], values: &[Value]) -> Option<bool> {
         match self {

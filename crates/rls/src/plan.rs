@@ -234,7 +234,7 @@ impl<'a> Plan<'a> {
             .clone()
     }
 
-    fn confirm(&mut self, rules: &Arc<Rules>) {
+    pub(crate) fn confirm(&mut self, rules: &Arc<Rules>) {
         if self.confirmed.insert(rules.id) {
             self.confirm.push(rules.clone());
         }

@@ -118,10 +118,40 @@ impl Answers {
     }
 }
 
+/// A watching viewer and what it may see of a row; never [`Verdict::Hidden`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// The number that it watches under.
+    pub viewer: u32,
+    pub verdict: Verdict,
+}
+
+/// Whether the viewer with this number cares for the answer to a question (by its place).
+pub type Wants<'w> = dyn Fn(usize, u32) -> bool + Sync + 'w;
+
 /// Judges rows. The seam between the pipeline and the ways to judge: Postgres, or a table of answers.
 pub trait RowCheck: Send {
     /// Never fails: what can't be judged is not visible, and counted.
     fn check(&mut self, batch: &Batch) -> impl Future<Output = Answers> + Send;
+
+    /// From now on [`RowCheck::sweep`] judges for this viewer: changes of a table, or of all tables
+    /// of a schema. A number stands for one viewer while it watches anything.
+    fn watch(&mut self, number: u32, viewer: &Viewer, schema: &str, table: Option<&str>);
+
+    /// Undoes one [`RowCheck::watch`].
+    fn unwatch(&mut self, number: u32, schema: &str, table: Option<&str>);
+
+    /// For each question those of the watching viewers who see the row, or for whom it is not
+    /// known; each once. [`Question::viewers`] is not read. `wants` is asked where each viewer costs
+    /// something; who does not want an answer may get one.
+    fn sweep(
+        &mut self,
+        questions: &[Question],
+        wants: &Wants<'_>,
+    ) -> impl Future<Output = Vec<Vec<Sighting>>> + Send;
+
+    /// How many viewers one change of the table costs something, about.
+    fn cost(&self, shape: &Shape) -> usize;
 
     /// Which of `viewers` may know that something happened to the table as a whole (TRUNCATE).
     fn table(

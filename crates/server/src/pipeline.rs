@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use walcast_change::{Change, Cursor, Decoder, Step};
-use walcast_hub::{Audience, Outbox, Pushed};
+use walcast_hub::{Audience, Movement, Outbox, Pushed};
 use walcast_pgoutput::{Lsn, Message};
 use walcast_protocol::{Codec, Notice};
 use walcast_rls::RowCheck;
@@ -206,14 +206,17 @@ impl<C: RowCheck> Pipeline<C> {
         }
         self.progress.taken = change.cursor;
         self.metrics.change(&change);
-        if !self.audience.is_empty() && self.describe.publishes(&change) {
-            plan.add(change, &self.audience);
+        if self.audience.wants(&change.shape) && self.describe.publishes(&change) {
+            let cost = self.check.cost(&change.shape);
+            plan.add(change, &self.audience, cost);
         }
     }
 
     async fn publish(&mut self, plan: &Plan) {
+        let audience = &self.audience;
+        let wants = |question: usize, viewer: u32| plan.wants(question, viewer, audience);
         let verdicts = Verdicts {
-            answers: self.check.check(&plan.batch).await,
+            sightings: self.check.sweep(&plan.questions, &wants).await,
             truncations: self.judge_truncations(plan).await,
         };
         let mut crowded = Vec::new();
@@ -288,7 +291,26 @@ impl<C: RowCheck> Pipeline<C> {
                 self.audience.disconnect(connection);
             }
         }
+        self.move_watchers();
         self.metrics.subscriptions.set(self.audience.len() as i64);
+    }
+
+    /// Who subscribed is judged from now on, who unsubscribed no more.
+    fn move_watchers(&mut self) {
+        for movement in self.audience.take_movements() {
+            match movement {
+                Movement::Came { viewer, target } => {
+                    if let Some(known) = self.audience.viewer(viewer) {
+                        let table = target.table.as_deref();
+                        self.check.watch(viewer, known, &target.schema, table);
+                    }
+                }
+                Movement::Went { viewer, target } => {
+                    let table = target.table.as_deref();
+                    self.check.unwatch(viewer, &target.schema, table);
+                }
+            }
+        }
     }
 
     fn begin(&mut self, begin: Begin) {
@@ -312,6 +334,7 @@ impl<C: RowCheck> Pipeline<C> {
         if done.send(()).is_err() && begun.is_ok() {
             let _ = self.audience.unsubscribe(id);
         }
+        self.move_watchers();
     }
 }
 

@@ -9,48 +9,33 @@ use walcast_change::{Change, ColumnSet, Operation, Row};
 use walcast_hub::{Audience, Group, Outbox, Pushed, Seen, View};
 use walcast_pgoutput::Xid;
 use walcast_protocol::{Codec, Delivery};
-use walcast_rls::{Answers, Batch, Question, Verdict, Version};
+use walcast_rls::{Question, Sighting, Verdict, Version};
 use walcast_websocket::{OpCode, frame};
 
 /// Changes that somebody subscribed to, with the questions about them. Bounded by the pipeline.
 #[derive(Default)]
 pub(crate) struct Plan {
-    pub(crate) batch: Batch,
+    /// Whoever subscribed is asked about, so nobody is named.
+    pub(crate) questions: Vec<Question>,
     changes: Vec<Planned>,
-    /// From the audience's number of a viewer to the batch's.
-    viewers: HashMap<u32, u32>,
     bytes: usize,
     pairs: usize,
 }
 
 struct Planned {
     change: Change,
-    groups: Vec<Asked>,
-}
-
-/// One group of subscriptions and what was asked for it about one change.
-struct Asked {
-    group: u32,
-    viewer: u32,
-    new: Asking,
-    old: Asking,
-}
-
-/// What there is to know of one version of a row for one group.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Asking {
-    /// There is no such version, or the filter does not select it.
-    No,
-    /// The filter's column was not sent.
-    Unknown,
-    /// The answer to this question, as the n-th of its viewers.
-    Answer { question: usize, nth: usize },
+    /// The questions about the new and the old version, where there is one.
+    new: Option<usize>,
+    old: Option<usize>,
+    /// Who is to hear of a truncation: groups, and their viewers.
+    groups: Vec<(u32, u32)>,
 }
 
 /// What was answered about a plan.
 #[derive(Default)]
 pub(crate) struct Verdicts {
-    pub(crate) answers: Answers,
+    /// For each question those for whom it is not "hidden".
+    pub(crate) sightings: Vec<Vec<Sighting>>,
     /// For each truncation, by its place in the plan, whether each group may hear of it.
     pub(crate) truncations: HashMap<usize, Vec<bool>>,
 }
@@ -80,53 +65,52 @@ impl Plan {
         self.changes.len()
     }
 
-    /// Changes times groups of subscriptions: what judging and publishing will cost.
+    /// Changes times viewers that cost something: what judging and publishing will cost.
     pub(crate) fn pairs(&self) -> usize {
         self.pairs
     }
 
-    /// Adds a change if somebody may want it.
-    pub(crate) fn add(&mut self, change: Change, audience: &Audience) {
-        let mut groups = Vec::new();
-        let mut new = Image::new(&change, Version::New);
-        let mut old = Image::new(&change, Version::Old);
-        for (number, group) in audience.groups(&change.shape) {
-            let asked = if matches!(change.operation, Operation::Truncate) {
-                (Asking::No, Asking::No)
-            } else {
-                let viewer = self.viewer(group.viewer, audience);
-                let questions = &mut self.batch.questions;
-                (
-                    new.ask(group, viewer, questions),
-                    old.ask(group, viewer, questions),
-                )
-            };
-            if matches!(change.operation, Operation::Truncate) || asked != (Asking::No, Asking::No)
-            {
-                groups.push(Asked {
-                    group: number,
-                    viewer: group.viewer,
-                    new: asked.0,
-                    old: asked.1,
-                });
-            }
+    /// Adds a change that somebody subscribed to. `cost`: how many viewers it costs something.
+    pub(crate) fn add(&mut self, change: Change, audience: &Audience, cost: usize) {
+        let mut planned = Planned {
+            new: None,
+            old: None,
+            groups: Vec::new(),
+            change,
+        };
+        if matches!(planned.change.operation, Operation::Truncate) {
+            let groups = audience.groups(&planned.change.shape);
+            planned.groups = groups
+                .map(|(number, group)| (number, group.viewer))
+                .collect();
+        } else {
+            let xid = planned.change.xid;
+            planned.new = self.ask(planned.change.new(), Version::New, xid);
+            planned.old = self.ask(planned.change.old(), Version::Old, xid);
         }
-        if !groups.is_empty() {
-            self.bytes += change.size_bytes();
-            self.pairs += groups.len();
-            self.changes.push(Planned { change, groups });
-        }
+        self.bytes += planned.change.size_bytes();
+        self.pairs += cost.max(planned.groups.len());
+        self.changes.push(planned);
     }
 
-    fn viewer(&mut self, number: u32, audience: &Audience) -> u32 {
-        let viewers = &mut self.batch.viewers;
-        *self.viewers.entry(number).or_insert_with(|| {
-            let viewer = audience
-                .viewer(number)
-                .expect("a group's viewer is among the viewers");
-            viewers.push(viewer.clone());
-            (viewers.len() - 1) as u32
-        })
+    fn ask(&mut self, row: Option<&Row>, version: Version, xid: Xid) -> Option<usize> {
+        self.questions.push(Question {
+            row: row?.clone(),
+            version,
+            xid: Some(xid),
+            viewers: Vec::new(),
+        });
+        Some(self.questions.len() - 1)
+    }
+
+    /// Whether one of the viewer's subscriptions selects the row that a question is about.
+    pub(crate) fn wants(&self, question: usize, viewer: u32, audience: &Audience) -> bool {
+        let Some(question) = self.questions.get(question) else {
+            return false;
+        };
+        audience
+            .groups_of(viewer, question.row.shape())
+            .any(|group| selects(group, &question.row) == Some(true))
     }
 
     /// The tables that were truncated, each with the viewers (the audience's numbers) to ask about.
@@ -135,7 +119,7 @@ impl Plan {
         let truncated =
             numbered.filter(|(_, planned)| matches!(planned.change.operation, Operation::Truncate));
         truncated.map(|(at, planned)| {
-            let viewers = planned.groups.iter().map(|asked| asked.viewer).collect();
+            let viewers = planned.groups.iter().map(|(_, viewer)| *viewer).collect();
             (at, &planned.change, viewers)
         })
     }
@@ -159,23 +143,9 @@ impl Plan {
             codec,
             made: HashMap::new(),
         };
-        for (nth, asked) in planned.groups.iter().enumerate() {
-            let Some(group) = audience.group(asked.group) else {
-                continue;
-            };
-            let view = match planned.change.operation {
-                Operation::Truncate => {
-                    let allowed = verdicts
-                        .truncations
-                        .get(&at)
-                        .and_then(|allowed| allowed.get(nth));
-                    (allowed == Some(&true)).then_some(View::Truncate)
-                }
-                _ => planned.view(asked, group, &verdicts.answers),
-            };
-            let Some(view) = view.filter(|view| group.spec.events.contains(view.event())) else {
-                continue;
-            };
+        let mut hand_out = |group: &Group, view: Option<View>| {
+            let wanted = view.filter(|view| group.spec.events.contains(view.event()));
+            let Some(view) = wanted else { return };
             let frame = frames.get(group, view);
             for outbox in group.outboxes() {
                 match outbox.push(frame.clone()) {
@@ -187,106 +157,87 @@ impl Plan {
                     Pushed::Closed => {}
                 }
             }
+        };
+        let allowed = verdicts.truncations.get(&at);
+        for (nth, (number, _)) in planned.groups.iter().enumerate() {
+            let allowed = allowed.and_then(|allowed| allowed.get(nth)) == Some(&true);
+            if let Some(group) = audience.group(*number) {
+                hand_out(group, allowed.then_some(View::Truncate));
+            }
+        }
+        for (viewer, sight) in planned.seeing(verdicts) {
+            for group in audience.groups_of(viewer, &planned.change.shape) {
+                hand_out(group, planned.view(group, &sight));
+            }
         }
         published.frames += frames.made.len() as u64;
         published
     }
 }
 
+/// What row-level security lets a viewer see of a change. `None`: nothing.
+#[derive(Default)]
+struct Sight<'v> {
+    new: Option<&'v Verdict>,
+    old: Option<&'v Verdict>,
+}
+
 impl Planned {
-    fn view(&self, asked: &Asked, group: &Group, answers: &Answers) -> Option<View> {
-        let new = seen(asked.new, self.change.new(), group, answers);
+    /// The viewers who see something of the change, or for whom that is not known.
+    fn seeing<'v>(&self, verdicts: &'v Verdicts) -> HashMap<u32, Sight<'v>> {
+        let mut seeing: HashMap<u32, Sight<'v>> = HashMap::new();
+        let sightings = |question: Option<usize>| {
+            let found = question.and_then(|question| verdicts.sightings.get(question));
+            found.into_iter().flatten()
+        };
+        for sighting in sightings(self.new) {
+            seeing.entry(sighting.viewer).or_default().new = Some(&sighting.verdict);
+        }
+        for sighting in sightings(self.old) {
+            seeing.entry(sighting.viewer).or_default().old = Some(&sighting.verdict);
+        }
+        seeing
+    }
+
+    fn view(&self, group: &Group, sight: &Sight<'_>) -> Option<View> {
+        let new = match self.change.new() {
+            None => Seen::No,
+            Some(row) => seen(group, row, sight.new),
+        };
         let old = match self.change.old() {
             // Without an old image (no replica identity FULL) nobody can tell what was seen before.
             None => Seen::Unknown,
-            row => seen(asked.old, row, group, answers),
+            Some(row) => seen(group, row, sight.old),
         };
         View::of(&self.change.operation, new, old)
     }
 }
 
-fn seen(asking: Asking, row: Option<&Row>, group: &Group, answers: &Answers) -> Seen {
-    match asking {
-        Asking::No => Seen::No,
-        Asking::Unknown => Seen::Unknown,
-        Asking::Answer { question, nth } => match answers.verdict(question, nth) {
-            Verdict::Visible(columns) if reads_filter(group, row, columns) => {
-                Seen::Yes(columns.clone())
-            }
-            Verdict::Visible(_) | Verdict::Hidden => Seen::No,
-            Verdict::Unknown => Seen::Unknown,
-        },
+fn seen(group: &Group, row: &Row, verdict: Option<&Verdict>) -> Seen {
+    match (selects(group, row), verdict) {
+        (Some(false), _) => Seen::No,
+        (None, _) => Seen::Unknown,
+        (Some(true), Some(Verdict::Visible(columns))) if reads_filter(group, row, columns) => {
+            Seen::Yes(columns.clone())
+        }
+        (Some(true), Some(Verdict::Unknown)) => Seen::Unknown,
+        (Some(true), _) => Seen::No,
     }
+}
+
+/// Whether the group's filter selects the row; `None`: its column was not sent.
+fn selects(group: &Group, row: &Row) -> Option<bool> {
+    let filter = group.spec.filter.as_ref();
+    filter.map_or(Some(true), |filter| filter.selects(row))
 }
 
 /// A filter on a column that the viewer may not read would tell its value.
-fn reads_filter(group: &Group, row: Option<&Row>, columns: &ColumnSet) -> bool {
-    match (&group.spec.filter, row) {
-        (Some(filter), Some(row)) => row
-            .shape()
+fn reads_filter(group: &Group, row: &Row, columns: &ColumnSet) -> bool {
+    group.spec.filter.as_ref().is_none_or(|filter| {
+        row.shape()
             .column(filter.column())
-            .is_some_and(|index| columns.contains(index)),
-        _ => true,
-    }
-}
-
-/// One version of the changed row while its question is put together.
-struct Image<'a> {
-    row: Option<&'a Row>,
-    version: Version,
-    xid: Xid,
-    question: Option<usize>,
-    /// The batch's number of a viewer → its place in the question.
-    asked: HashMap<u32, usize>,
-}
-
-impl<'a> Image<'a> {
-    fn new(change: &'a Change, version: Version) -> Image<'a> {
-        let row = match version {
-            Version::New => change.new(),
-            Version::Old => change.old(),
-        };
-        Image {
-            row,
-            version,
-            xid: change.xid,
-            question: None,
-            asked: HashMap::new(),
-        }
-    }
-
-    fn ask(&mut self, group: &Group, viewer: u32, questions: &mut Vec<Question>) -> Asking {
-        let Some(row) = self.row else {
-            return Asking::No;
-        };
-        match group
-            .spec
-            .filter
-            .as_ref()
-            .map_or(Some(true), |filter| filter.selects(row))
-        {
-            Some(false) => return Asking::No,
-            None => return Asking::Unknown,
-            Some(true) => {}
-        }
-        let question = *self.question.get_or_insert_with(|| {
-            let viewers = Vec::new();
-            let (version, xid) = (self.version, Some(self.xid));
-            questions.push(Question {
-                row: row.clone(),
-                version,
-                xid,
-                viewers,
-            });
-            questions.len() - 1
-        });
-        let nth = *self.asked.entry(viewer).or_insert_with(|| {
-            let viewers = &mut questions[question].viewers;
-            viewers.push(viewer);
-            viewers.len() - 1
-        });
-        Asking::Answer { question, nth }
-    }
+            .is_some_and(|index| columns.contains(index))
+    })
 }
 
 /// The frames of one change: one for each class of subscriptions, shared by all of it.

@@ -11,4 +11,5 @@ mod poison;
 mod rig;
 mod roles;
 mod search_path;
+mod sweep;
 mod usage;

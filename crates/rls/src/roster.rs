@@ -1,0 +1,256 @@
+//! Who watches which table, so that nobody has to be named again for every change.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use walcast_change::Shape;
+
+use crate::Viewer;
+use crate::index::Index;
+use crate::rules::Rules;
+
+/// The watching viewers. Bounded by who calls [`Roster::watch`]: one entry for each call.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    viewers: HashMap<u32, (Viewer, usize)>,
+    schemas: HashMap<Arc<str>, Schema>,
+    /// By table and role.
+    indexes: HashMap<(u32, Arc<str>), Entry>,
+}
+
+#[derive(Debug, Default)]
+struct Schema {
+    all: Members,
+    tables: HashMap<Arc<str>, Members>,
+}
+
+/// By role, the viewers, each with how often it watches.
+type Members = HashMap<Arc<str>, HashMap<u32, usize>>;
+
+#[derive(Debug)]
+struct Entry {
+    schema: Arc<str>,
+    table: Arc<str>,
+    index: Index,
+    /// Watching, and not in the index yet.
+    pending: HashSet<u32>,
+}
+
+/// Indexes kept. More, and all are made anew.
+const INDEXES_MAX: usize = 10_000;
+
+impl Roster {
+    pub(crate) fn watch(
+        &mut self,
+        number: u32,
+        viewer: &Viewer,
+        schema: &str,
+        table: Option<&str>,
+    ) {
+        let (_, uses) = self
+            .viewers
+            .entry(number)
+            .or_insert_with(|| (viewer.clone(), 0));
+        *uses += 1;
+        let members = self.members_mut(schema, table);
+        let members = members.entry(viewer.role.clone()).or_default();
+        *members.entry(number).or_default() += 1;
+        for ((_, role), entry) in &mut self.indexes {
+            if *role == viewer.role && entry.is_of(schema, table) {
+                entry.pending.insert(number);
+            }
+        }
+    }
+
+    pub(crate) fn unwatch(&mut self, number: u32, schema: &str, table: Option<&str>) {
+        let Some(role) = self.viewer(number).map(|viewer| viewer.role.clone()) else {
+            return;
+        };
+        let members = self.members_mut(schema, table);
+        let watching = members
+            .get(&role)
+            .is_some_and(|members| members.contains_key(&number));
+        if !watching {
+            return self.forget_empty(schema, table);
+        }
+        let Some((_, uses)) = self.viewers.get_mut(&number) else {
+            return;
+        };
+        *uses -= 1;
+        if *uses == 0 {
+            self.viewers.remove(&number);
+        }
+        let members = self.members_mut(schema, table);
+        if let Some(found) = members.get_mut(&role) {
+            if let Some(uses) = found.get_mut(&number) {
+                *uses -= 1;
+                if *uses == 0 {
+                    found.remove(&number);
+                }
+            }
+            if found.is_empty() {
+                members.remove(&role);
+            }
+        }
+        self.forget_empty(schema, table);
+        let schemas = &self.schemas;
+        for ((_, of), entry) in &mut self.indexes {
+            if *of == role
+                && entry.is_of(schema, table)
+                && !is_member(schemas, &entry.schema, &entry.table, &role, number)
+            {
+                entry.pending.remove(&number);
+                entry.index.remove(number);
+            }
+        }
+    }
+
+    pub(crate) fn viewer(&self, number: u32) -> Option<&Viewer> {
+        self.viewers.get(&number).map(|(viewer, _)| viewer)
+    }
+
+    /// The roles of those who watch a table.
+    pub(crate) fn roles(&self, shape: &Shape) -> HashSet<Arc<str>> {
+        self.lists(shape)
+            .flat_map(|members| members.keys().cloned())
+            .collect()
+    }
+
+    /// Those of a role who watch a table.
+    pub(crate) fn members(&self, shape: &Shape, role: &str) -> HashSet<u32> {
+        self.lists(shape)
+            .filter_map(|members| members.get(role))
+            .flat_map(|members| members.keys().copied())
+            .collect()
+    }
+
+    /// How many viewers a change of the table has to be shown to one by one.
+    pub(crate) fn cost(&self, shape: &Shape) -> usize {
+        let roles = self
+            .lists(shape)
+            .flat_map(|members| members.iter())
+            .map(
+                |(role, members)| match self.indexes.contains_key(&(shape.id.0, role.clone())) {
+                    true => 1,
+                    false => members.len(),
+                },
+            );
+        roles.sum()
+    }
+
+    /// Viewers that are to be put into an index. Empty where there is none and can't be any.
+    pub(crate) fn pending(&mut self, shape: &Shape, rules: &Rules) -> Vec<Viewer> {
+        let Ok(projection) = &rules.projection else {
+            self.indexes.remove(&(rules.relation, rules.role.clone()));
+            return Vec::new();
+        };
+        let key = (rules.relation, rules.role.clone());
+        let entry = self.indexes.get(&key).filter(|entry| {
+            entry.index.id == projection.id
+                && *entry.schema == *shape.schema
+                && *entry.table == *shape.table
+        });
+        let viewer = |number: &u32| self.viewer(*number).cloned();
+        match entry {
+            Some(entry) => entry.pending.iter().filter_map(viewer).collect(),
+            None => {
+                let pending = self.members(shape, &rules.role);
+                let viewers = pending.iter().filter_map(viewer).collect();
+                self.indexes.remove(&key);
+                viewers
+            }
+        }
+    }
+
+    /// The index of a table and role, with all who watch. `None`: there can be none.
+    pub(crate) fn index(&mut self, shape: &Shape, rules: &Rules) -> Option<&Index> {
+        let projection = rules.projection.as_ref().ok()?;
+        let key = (rules.relation, rules.role.clone());
+        if !self.indexes.contains_key(&key) {
+            let prepared = projection.prepared()?;
+            let varies: Vec<bool> = projection
+                .outline
+                .slots
+                .iter()
+                .map(|slot| slot.varies)
+                .collect();
+            let index = Index::new(projection.id, &prepared, &varies)?;
+            let pending = self.members(shape, &rules.role);
+            if self.indexes.len() >= INDEXES_MAX {
+                self.indexes.clear();
+            }
+            let entry = Entry {
+                schema: shape.schema.clone(),
+                table: shape.table.clone(),
+                index,
+                pending,
+            };
+            self.indexes.insert(key.clone(), entry);
+        }
+        let viewers = &self.viewers;
+        let entry = self.indexes.get_mut(&key)?;
+        for number in std::mem::take(&mut entry.pending) {
+            let Some((viewer, _)) = viewers.get(&number) else {
+                continue;
+            };
+            let group = projection.group(&viewer.claims);
+            if group.is_none() {
+                entry.pending.insert(number); // not computed this time: by Postgres, as yet
+            }
+            entry.index.insert(number, group.flatten());
+        }
+        Some(&entry.index)
+    }
+
+    fn lists(&self, shape: &Shape) -> impl Iterator<Item = &Members> {
+        let schema = self.schemas.get(&*shape.schema);
+        let table = schema.and_then(|schema| schema.tables.get(&*shape.table));
+        schema.map(|schema| &schema.all).into_iter().chain(table)
+    }
+
+    fn members_mut(&mut self, schema: &str, table: Option<&str>) -> &mut Members {
+        let schema = self.schemas.entry(schema.into()).or_default();
+        match table {
+            None => &mut schema.all,
+            Some(table) => schema.tables.entry(table.into()).or_default(),
+        }
+    }
+
+    fn forget_empty(&mut self, name: &str, table: Option<&str>) {
+        let Some(schema) = self.schemas.get_mut(name) else {
+            return;
+        };
+        if let Some(table) = table
+            && schema.tables.get(table).is_some_and(HashMap::is_empty)
+        {
+            schema.tables.remove(table);
+        }
+        if schema.all.is_empty() && schema.tables.is_empty() {
+            self.schemas.remove(name);
+        }
+    }
+}
+
+fn is_member(
+    schemas: &HashMap<Arc<str>, Schema>,
+    schema: &str,
+    table: &str,
+    role: &str,
+    number: u32,
+) -> bool {
+    let Some(schema) = schemas.get(schema) else {
+        return false;
+    };
+    let lists = [Some(&schema.all), schema.tables.get(table)];
+    lists.into_iter().flatten().any(|members| {
+        members
+            .get(role)
+            .is_some_and(|members| members.contains_key(&number))
+    })
+}
+
+impl Entry {
+    fn is_of(&self, schema: &str, table: Option<&str>) -> bool {
+        *self.schema == *schema && table.is_none_or(|table| *self.table == *table)
+    }
+}

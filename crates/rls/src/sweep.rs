@@ -1,0 +1,206 @@
+//! Changes in, and out come only those who see them: whoever watches is known beforehand.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use walcast_change::{Cell, Shape};
+use walcast_pgoutput::Xid;
+
+use crate::check::{Again, PostgresCheck};
+use crate::rules::{Rules, Standing};
+use crate::{Answers, Batch, Question, Sighting, Tier, Verdict, Wants};
+
+/// What to judge, as far as it needs no statement of its own.
+#[derive(Default)]
+struct Sweep {
+    /// What Postgres is asked: a batch, with the numbers of its viewers and of its questions.
+    batch: Batch,
+    numbers: Vec<u32>,
+    places: HashMap<u32, u32>,
+    questions: Vec<usize>,
+    /// Confirmed before anything counts.
+    confirm: Vec<Arc<Rules>>,
+}
+
+/// How a role's viewers of a table are found.
+enum Way {
+    /// Nobody sees anything.
+    Nobody,
+    /// Everybody sees these columns.
+    Everybody,
+    Index,
+    /// Postgres is asked about each.
+    Each,
+}
+
+impl PostgresCheck {
+    pub(crate) async fn attempt_sweep(
+        &mut self,
+        questions: &[Question],
+        wants: &Wants<'_>,
+        unseen: &HashSet<Xid>,
+    ) -> Result<Vec<Vec<Sighting>>, Again> {
+        let ways = self.ways(questions).await?;
+        let mut sweep = Sweep::default();
+        let mut confirmed = HashSet::new();
+        for (rules, _, fresh) in ways.values().flatten() {
+            if (!fresh || rules.is_confirmed_always()) && confirmed.insert(rules.id) {
+                sweep.confirm.push(rules.clone());
+            }
+        }
+        let mut found: Vec<Vec<Sighting>> = Vec::with_capacity(questions.len());
+        let mut visible = 0;
+        for (at, question) in questions.iter().enumerate() {
+            let mut sightings = Vec::new();
+            for (rules, way, _) in ways.get(&question.row.shape().id.0).into_iter().flatten() {
+                let Some(columns) = rules.fit(question.row.shape()).visible.clone() else {
+                    continue;
+                };
+                match self.look_up(question, rules, way) {
+                    Look::Seen(viewers) => {
+                        visible += viewers.len() as u64;
+                        sightings.extend(viewers.into_iter().map(|viewer| Sighting {
+                            viewer,
+                            verdict: Verdict::Visible(columns.clone()),
+                        }));
+                    }
+                    Look::Ask(viewers) => {
+                        let wanting = viewers.into_iter().filter(|viewer| wants(at, *viewer));
+                        self.ask_each(&mut sweep, at, question, wanting.collect());
+                    }
+                    Look::Both(seen, ask) => {
+                        visible += seen.len() as u64;
+                        sightings.extend(seen.into_iter().map(|viewer| Sighting {
+                            viewer,
+                            verdict: Verdict::Visible(columns.clone()),
+                        }));
+                        let wanting = ask.into_iter().filter(|viewer| wants(at, *viewer));
+                        self.ask_each(&mut sweep, at, question, wanting.collect());
+                    }
+                }
+            }
+            found.push(sightings);
+        }
+        let answers = self
+            .attempt_with(&sweep.batch, unseen, &sweep.confirm)
+            .await?;
+        self.counters().verdicts(Tier::Index, true, visible);
+        sweep.enter(&answers, &mut found);
+        Ok(found)
+    }
+
+    /// For each table the roles that watch it, their rules, and whether these are fresh.
+    async fn ways(
+        &mut self,
+        questions: &[Question],
+    ) -> Result<HashMap<u32, Vec<(Arc<Rules>, Way, bool)>>, Again> {
+        let now = Instant::now();
+        let mut ways: HashMap<u32, Vec<(Arc<Rules>, Way, bool)>> = HashMap::new();
+        for question in questions {
+            let shape = question.row.shape().clone();
+            if ways.contains_key(&shape.id.0) {
+                continue;
+            }
+            let mut of_table = Vec::new();
+            for role in self.roster.roles(&shape) {
+                let (rules, confirmed) = self.rules_of(shape.id.0, &role).await?;
+                let way = self.way(&shape, &rules).await?;
+                let fresh = now.duration_since(confirmed) < self.config.staleness_max;
+                of_table.push((rules, way, fresh));
+            }
+            ways.insert(shape.id.0, of_table);
+        }
+        Ok(ways)
+    }
+
+    async fn way(&mut self, shape: &Arc<Shape>, rules: &Arc<Rules>) -> Result<Way, Again> {
+        Ok(match &rules.standing {
+            Standing::Refused(_) | Standing::Nothing { .. } | Standing::NoPolicy => Way::Nobody,
+            Standing::Privileges => Way::Everybody,
+            Standing::Policies(_) => {
+                let pending = self.roster.pending(shape, rules);
+                self.project(rules, pending.iter()).await?;
+                match self.roster.index(shape, rules) {
+                    Some(_) => Way::Index,
+                    None => Way::Each,
+                }
+            }
+        })
+    }
+
+    fn look_up(&mut self, question: &Question, rules: &Rules, way: &Way) -> Look {
+        let shape = question.row.shape();
+        let everybody = |check: &PostgresCheck| {
+            let members = check.roster.members(shape, &rules.role);
+            members.into_iter().collect()
+        };
+        match way {
+            Way::Nobody => Look::Seen(Vec::new()),
+            Way::Everybody => Look::Seen(everybody(self)),
+            Way::Each => Look::Ask(everybody(self)),
+            Way::Index => {
+                let found = self.roster.index(shape, rules).and_then(|index| {
+                    let formula = index.prepared.formula.as_ref().ok()?;
+                    let cells: Vec<Cell> = rules.cells_for(formula, &question.row)?;
+                    Some(Look::Both(index.find(&cells), index.odd().collect()))
+                });
+                found.unwrap_or_else(|| Look::Ask(everybody(self)))
+            }
+        }
+    }
+
+    fn ask_each(&self, sweep: &mut Sweep, at: usize, question: &Question, viewers: Vec<u32>) {
+        if viewers.is_empty() {
+            return;
+        }
+        let places = viewers.into_iter().filter_map(|number| {
+            if let Some(place) = sweep.places.get(&number) {
+                return Some(*place);
+            }
+            let viewer = self.roster.viewer(number)?;
+            let place = sweep.numbers.len() as u32;
+            sweep.numbers.push(number);
+            sweep.batch.viewers.push(viewer.clone());
+            sweep.places.insert(number, place);
+            Some(place)
+        });
+        let places: Vec<u32> = places.collect();
+        sweep.questions.push(at);
+        sweep.batch.questions.push(Question {
+            row: question.row.clone(),
+            version: question.version,
+            xid: question.xid,
+            viewers: places,
+        });
+    }
+}
+
+/// What a lookup says of a role's viewers.
+enum Look {
+    Seen(Vec<u32>),
+    Ask(Vec<u32>),
+    Both(Vec<u32>, Vec<u32>),
+}
+
+impl Sweep {
+    fn enter(&self, answers: &Answers, found: &mut [Vec<Sighting>]) {
+        for (asked, (question, at)) in self.batch.questions.iter().zip(&self.questions).enumerate()
+        {
+            let Some(sightings) = found.get_mut(*at) else {
+                continue;
+            };
+            for (nth, place) in question.viewers.iter().enumerate() {
+                let verdict = answers.verdict(asked, nth);
+                if let Some(viewer) = self.numbers.get(*place as usize)
+                    && *verdict != Verdict::Hidden
+                {
+                    sightings.push(Sighting {
+                        viewer: *viewer,
+                        verdict: verdict.clone(),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Who watches is known beforehand: a change finds those who see it, and nobody else.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use walcast_change::Change;
+use walcast_rls::{PostgresCheck, Question, RowCheck, Verdict, Version, Viewer};
+
+use crate::rig::{ALICE, BOB, Rig, ask, user, viewer};
+
+/// Those who see the new row of each change, by their place among `watching`.
+async fn sweep(check: &mut PostgresCheck, changes: &[Change]) -> Vec<BTreeSet<u32>> {
+    let question = |change: &Change| Question {
+        row: change.new().expect("a new row").clone(),
+        version: Version::New,
+        xid: Some(change.xid),
+        viewers: Vec::new(),
+    };
+    let questions: Vec<Question> = changes.iter().map(question).collect();
+    let found = check.sweep(&questions, &|_, _| true).await;
+    let seeing = |sightings: &Vec<walcast_rls::Sighting>| {
+        let visible = sightings
+            .iter()
+            .filter(|sighting| matches!(sighting.verdict, Verdict::Visible(_)));
+        let viewers: Vec<u32> = visible.map(|sighting| sighting.viewer).collect();
+        let set: BTreeSet<u32> = viewers.iter().copied().collect();
+        assert_eq!(set.len(), viewers.len(), "each once");
+        set
+    };
+    found.iter().map(seeing).collect()
+}
+
+const ROWS: &str = "
+    CREATE TABLE docs (id int PRIMARY KEY, owner uuid, tenant varchar(20), team text, n bigint, open boolean, odd numeric);
+    CREATE TABLE members (team text, who uuid);
+    ALTER TABLE docs ENABLE ROW LEVEL SECURITY; ALTER TABLE docs REPLICA IDENTITY FULL;
+    GRANT SELECT ON docs, members TO authenticated, anon;";
+
+/// Every policy here, and whether it needs no statement.
+const POLICIES: [(&str, bool); 15] = [
+    ("owner = auth.uid()", true),
+    ("owner = (SELECT auth.uid())", true),
+    ("tenant = (auth.jwt() ->> 'tenant')", true),
+    ("owner::text = auth.jwt() ->> 'sub' OR open", true),
+    ("n = (auth.jwt() ->> 'n')::int", true),
+    (
+        "team = ANY (ARRAY(SELECT jsonb_array_elements_text(auth.jwt() -> 'teams')))",
+        true,
+    ),
+    (
+        "NOT (tenant = (auth.jwt() ->> 'tenant')) AND auth.role() = 'authenticated'",
+        true,
+    ),
+    ("true", true),
+    ("open AND tenant IN ('red', 'blue')", true),
+    ("owner IS NULL OR owner::text <> auth.jwt() ->> 'sub'", true),
+    ("auth.role() = 'anon' OR team = 'x'", true),
+    ("odd = (auth.jwt() ->> 'n')::numeric", false),
+    (
+        "EXISTS (SELECT FROM members m WHERE m.team = docs.team AND m.who = auth.uid())",
+        false,
+    ),
+    ("lower(tenant) = lower(auth.jwt() ->> 'tenant')", false),
+    ("n > (auth.jwt() ->> 'n')::int", false),
+];
+
+fn crowd() -> Vec<Viewer> {
+    let mut crowd = vec![
+        user(ALICE, r#""tenant": "red", "n": 5, "teams": ["x", "y"]"#),
+        user(ALICE, r#""tenant": "blue", "n": 7, "teams": []"#),
+        user(BOB, r#""tenant": "red", "n": "5", "teams": ["y", null]"#),
+        user(BOB, r#""n": null"#),
+        user(
+            "no uuid",
+            r#""tenant": "RED", "n": "no number", "teams": "none""#,
+        ),
+        viewer("anon", "{}"),
+        viewer(
+            "anon",
+            r#"{"tenant": "red", "teams": ["x"], "role": "anon"}"#,
+        ),
+    ];
+    crowd.extend((0..5).map(|n| user(ALICE, &format!(r#""tenant": "red", "jti": {n}"#))));
+    crowd
+}
+
+#[tokio::test]
+async fn a_sweep_finds_whom_a_select_finds() -> Result<()> {
+    let mut rig = Rig::new(ROWS).await?;
+    let crowd = crowd();
+    rig.run(&format!(
+        "INSERT INTO members VALUES ('x', '{ALICE}'), ('y', '{BOB}')"
+    ))
+    .await?;
+    for (at, (policy, in_process)) in POLICIES.into_iter().enumerate() {
+        rig.run(&format!(
+            "DROP POLICY IF EXISTS p ON docs; CREATE POLICY p ON docs USING ({policy}); DELETE FROM docs;
+             ALTER TABLE docs REPLICA IDENTITY FULL"
+        ))
+        .await?;
+        rig.changes().await?;
+        rig.run(&format!(
+            "INSERT INTO docs VALUES (1, '{ALICE}', 'red', 'x', 5, true, 5.0), (2, '{BOB}', 'blue', 'y', 7, false, 7),
+               (3, NULL, NULL, NULL, NULL, NULL, NULL), (4, '{ALICE}', 'RED', 'z', 6, NULL, 'NaN')"
+        ))
+        .await?;
+        let changes = rig.changes().await?;
+        let mut check = rig.check().await?;
+        for (number, viewer) in crowd.iter().enumerate() {
+            let table = (number % 2 == 0).then_some("docs");
+            check.watch(number as u32, viewer, "public", table);
+        }
+        let found = sweep(&mut check, &changes).await;
+        let mut expected = Vec::new();
+        for id in 1..=4 {
+            let mut seeing = BTreeSet::new();
+            for (number, viewer) in crowd.iter().enumerate() {
+                if rig.finds(viewer, "docs", &format!("id = {id}")).await {
+                    seeing.insert(number as u32);
+                }
+            }
+            expected.push(seeing);
+        }
+        assert_eq!(found, expected, "{policy}");
+        assert_eq!(
+            sweep(&mut check, &changes).await,
+            expected,
+            "{policy}, again"
+        );
+        let counts = check.counters().read();
+        let by_index = counts.index.visible + counts.index.hidden > 0;
+        assert_eq!(by_index, in_process, "{policy}: {counts:?}");
+        // The same as a batch that names everybody.
+        let dense: Vec<BTreeSet<u32>> = ask(&mut check, &changes, &crowd)
+            .await
+            .iter()
+            .map(|row| {
+                let seeing = row
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, seen)| **seen == Some(true));
+                seeing.map(|(number, _)| number as u32).collect()
+            })
+            .collect();
+        assert_eq!(dense, expected, "{policy}, a batch ({at})");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_comes_and_goes() -> Result<()> {
+    let mut rig = Rig::new(ROWS).await?;
+    rig.run("CREATE POLICY p ON docs USING (owner = auth.uid())")
+        .await?;
+    let mut check = rig.check().await?;
+    let changes = [rig
+        .change(&format!("INSERT INTO docs VALUES (1, '{ALICE}')"))
+        .await?];
+    let alice = user(ALICE, "");
+    let set = |numbers: &[u32]| vec![numbers.iter().copied().collect::<BTreeSet<u32>>()];
+    assert_eq!(sweep(&mut check, &changes).await, set(&[]));
+    check.watch(1, &alice, "public", Some("docs"));
+    check.watch(1, &alice, "public", None);
+    check.watch(2, &alice, "public", Some("members"));
+    check.watch(3, &user(BOB, ""), "public", Some("docs"));
+    assert_eq!(sweep(&mut check, &changes).await, set(&[1]));
+    check.watch(4, &alice, "public", Some("docs"));
+    assert_eq!(sweep(&mut check, &changes).await, set(&[1, 4]));
+    check.unwatch(1, "public", Some("docs"));
+    check.unwatch(2, "public", Some("docs")); // never did
+    assert_eq!(sweep(&mut check, &changes).await, set(&[1, 4]));
+    check.unwatch(1, "public", None);
+    check.unwatch(1, "public", None);
+    assert_eq!(sweep(&mut check, &changes).await, set(&[4]));
+    Ok(())
+}
+
+/// What a function of the policies reads is known anew with the next batch, however deep it lies.
+#[tokio::test]
+async fn a_function_behind_a_function_changes() -> Result<()> {
+    let mut rig = Rig::new(ROWS).await?;
+    rig.run("CREATE POLICY p ON docs USING (owner = auth.uid())")
+        .await?;
+    let mut check = rig.check().await?;
+    let changes = [rig
+        .change(&format!("INSERT INTO docs VALUES (1, '{ALICE}')"))
+        .await?];
+    check.watch(1, &user(ALICE, ""), "public", None);
+    check.watch(2, &user(BOB, ""), "public", None);
+    let set = |numbers: &[u32]| vec![numbers.iter().copied().collect::<BTreeSet<u32>>()];
+    assert_eq!(sweep(&mut check, &changes).await, set(&[1]));
+    rig.run(&format!(
+        "CREATE OR REPLACE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS
+           $$ SELECT jsonb_build_object('sub', CASE current_setting('request.jwt.claims')::jsonb ->> 'sub'
+                WHEN '{BOB}' THEN '{ALICE}' ELSE '{BOB}' END) $$"
+    ))
+    .await?;
+    assert_eq!(sweep(&mut check, &changes).await, set(&[2]));
+    rig.run("DROP POLICY p ON docs; CREATE POLICY p ON docs USING (owner <> auth.uid())")
+        .await?;
+    assert_eq!(sweep(&mut check, &changes).await, set(&[1]));
+    rig.run("REVOKE SELECT ON docs FROM authenticated").await?;
+    assert_eq!(sweep(&mut check, &changes).await, set(&[]));
+    Ok(())
+}
