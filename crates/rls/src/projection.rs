@@ -93,9 +93,10 @@ impl Projection {
         state.prepared.as_ref()?.as_ref().err().copied()
     }
 
-    /// Policies without any claims have one group.
+    /// Policies without any claims have one group, but whose claims are no JSON is in none: it
+    /// sees nothing, as everywhere.
     fn key<'c>(&self, claims: &'c str) -> &'c str {
-        match self.varies() {
+        match self.varies() || !is_json(claims) {
             true => claims,
             false => "",
         }
@@ -143,14 +144,16 @@ impl Projection {
                 group
             }
         });
-        let key = match self.varies() {
-            true => claims.clone(),
-            false => "".into(),
-        };
-        if self.varies() || group.is_some() {
+        let own = self.varies() || !is_json(claims);
+        let key = if own { claims.clone() } else { "".into() };
+        if own || group.is_some() {
             state.known.insert(key, group);
         }
     }
+}
+
+fn is_json(claims: &str) -> bool {
+    claims.is_empty() || serde_json::from_str::<serde::de::IgnoredAny>(claims).is_ok()
 }
 
 /// Computes what is not known yet of these viewers, all of the projection's role.
