@@ -216,7 +216,12 @@ impl Cache {
             oid: column.type_oid,
             plain: column.plain_collation && column.generated.is_none(),
         });
-        let projection = Projection::new(digest, outline, facts.table.clone(), columns.collect());
+        let projection = Projection::new(
+            digest,
+            outline,
+            (facts.schema.clone(), facts.table.clone()),
+            columns.collect(),
+        );
         let projection = Arc::new(projection);
         projections.insert(pair, projection.clone());
         projection

@@ -14,7 +14,7 @@ use walcast_pgoutput::Xid;
 
 use crate::breaker::Breaker;
 use crate::cache::{self, Cache};
-use crate::lane::Current;
+use crate::lane::{Current, Failure};
 use crate::plan::{Plan, Seat, spread};
 use crate::projection;
 use crate::report::Reporter;
@@ -22,6 +22,7 @@ use crate::roster::Roster;
 use crate::rules::Rules;
 use crate::run::Front;
 use crate::session::{SILENCE, Share, Slot};
+use crate::set::{self, SetJob};
 use crate::snapshot::Snapshot;
 use crate::{
     Answers, Batch, CheckConfig, ConnectError, Counters, Question, RowCheck, Sighting, Tier,
@@ -263,6 +264,59 @@ impl PostgresCheck {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Whether the rules hold, and the transactions are visible, right now.
+    pub(crate) async fn confirm_now(
+        &mut self,
+        rules: &[Arc<Rules>],
+        xids: &HashSet<Xid>,
+    ) -> Result<(), Again> {
+        let started = Instant::now();
+        let slot = self.slots.first_mut().ok_or(Again::Disconnected)?;
+        let lane = slot
+            .open(&self.config)
+            .await
+            .map_err(|_| Again::Disconnected)?;
+        let patience = self.config.statement_timeout + SILENCE;
+        let Ok(Ok(current)) = timeout(patience, lane.current(rules)).await else {
+            slot.give_up();
+            return Err(Again::Disconnected);
+        };
+        if !self.cache.confirm(rules, &current.digests, started) {
+            return Err(Again::Changed);
+        }
+        match current.snapshot {
+            Some(snapshot) if !xids.iter().all(|xid| snapshot.sees(*xid)) => {
+                Err(Again::Unseen(snapshot))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The pairs that a statement for many viewers finds; `None`: it failed.
+    pub(crate) async fn run_set(
+        &mut self,
+        job: &SetJob<'_>,
+    ) -> Result<Option<Vec<(usize, usize)>>, Again> {
+        let slot = self.slots.first_mut().ok_or(Again::Disconnected)?;
+        let lane = slot
+            .open(&self.config)
+            .await
+            .map_err(|_| Again::Disconnected)?;
+        let patience = self.config.statement_timeout * 4 + SILENCE;
+        match timeout(patience, set::judge(lane, job)).await {
+            Ok(Ok(pairs)) => Ok(Some(pairs)),
+            Ok(Err(Failure::Sql(code))) => {
+                self.reporter.set_failed(&code);
+                lane.sets.remove(&job.id);
+                Ok(None)
+            }
+            _ => {
+                slot.give_up();
+                Err(Again::Disconnected)
+            }
+        }
     }
 
     pub(crate) async fn project(

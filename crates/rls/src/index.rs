@@ -52,12 +52,15 @@ enum Path {
 }
 
 impl Index {
-    /// `None`, if there is no formula.
+    /// `None`, if there is neither a formula nor a statement for many viewers.
     pub(crate) fn new(id: u64, prepared: &Arc<Prepared>, varies: &[bool]) -> Option<Index> {
-        let formula = prepared.formula.as_ref().ok()?;
+        let path = match &prepared.formula {
+            Ok(formula) => Path::of(formula, varies),
+            Err(_) => prepared.set.as_ref().map(|_| Path::All)?,
+        };
         Some(Index {
             id,
-            path: Path::of(formula, varies),
+            path,
             prepared: prepared.clone(),
             groups: HashMap::new(),
             group_of: HashMap::new(),
@@ -98,6 +101,20 @@ impl Index {
         {
             self.path.remove(&members.group);
         }
+    }
+
+    /// All that are not odd, with a member of each.
+    pub(crate) fn groups(&self) -> (Vec<Arc<Group>>, Option<u32>) {
+        let groups = self.groups.values().map(|members| members.group.clone());
+        let any = self.groups.values().flat_map(|members| &members.viewers);
+        (groups.collect(), any.copied().next())
+    }
+
+    pub(crate) fn members(&self, group: u32) -> impl Iterator<Item = u32> {
+        let members = self.groups.get(&group);
+        members
+            .into_iter()
+            .flat_map(|members| members.viewers.iter().copied())
     }
 
     pub(crate) fn odd(&self) -> impl Iterator<Item = u32> {
@@ -285,6 +302,7 @@ mod tests {
             let prepared = Arc::new(Prepared {
                 types: Vec::new(),
                 formula: Ok(formula.clone()),
+                set: None,
             });
             let mut index =
                 Index::new(1, &prepared, &[true, true, true, true, false]).expect("a formula");

@@ -29,6 +29,8 @@ pub(crate) struct Lane {
     checks: HashMap<(u64, Mode), Prepared>,
     /// By the projection's id.
     pub(crate) projections: HashMap<u64, Statement>,
+    /// Statements that judge many viewers, by the projection's id.
+    pub(crate) sets: HashMap<u64, Statement>,
 }
 
 /// A statement, or the SQLSTATE that Postgres refused it with.
@@ -119,6 +121,7 @@ impl Lane {
             client,
             checks: HashMap::new(),
             projections: HashMap::new(),
+            sets: HashMap::new(),
         })
     }
 
@@ -198,11 +201,19 @@ impl Lane {
         self.projections.insert(id, statement);
     }
 
-    /// Puts the session into the viewer's place until the end of the transaction.
-    pub(crate) async fn enter(&self, viewer: &Viewer) -> Result<(), Error> {
+    pub(crate) fn keep_set(&mut self, id: u64, statement: Statement) {
+        if self.sets.len() >= CHECKS_MAX {
+            self.sets.clear();
+        }
+        self.sets.insert(id, statement);
+    }
+
+    /// Puts the session into the viewer's place until the end of the transaction. `plans`: how long
+    /// plans may be kept, as `plan_cache_mode` puts it.
+    pub(crate) async fn enter(&self, viewer: &Viewer, plans: &str) -> Result<(), Error> {
         let (role, claims) = (&*viewer.role, &*viewer.claims);
         let parameters: [&(dyn postgres_types::ToSql + Sync); 4] =
-            [&role, &self.search_path, &claims, &"auto"];
+            [&role, &self.search_path, &claims, &plans];
         self.client
             .query_one(&self.settings, &parameters)
             .await

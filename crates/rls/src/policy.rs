@@ -73,6 +73,11 @@ impl Policies {
         })
     }
 
+    /// All of them as one.
+    pub(crate) fn expression(&self) -> &str {
+        &self.expression
+    }
+
     /// Whether an image without these columns can be judged. Computed columns may lack.
     pub(crate) fn judges_without(&self, lacking: &[usize]) -> bool {
         let computed = |at: usize| self.columns.get(at).is_some_and(|(_, from)| from.is_some());

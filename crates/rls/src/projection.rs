@@ -15,6 +15,7 @@ use crate::Viewer;
 use crate::claims::Outline;
 use crate::formula::{self, ColumnType, Formula, Value};
 use crate::lane::{Failure, Lane, Started, failure};
+use crate::set;
 
 /// The slots of one (table, role), as of one digest of the catalogue.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(crate) struct Projection {
     pub(crate) id: u64,
     pub(crate) digest: String,
     pub(crate) outline: Outline,
+    schema: String,
     table: String,
     columns: Vec<ColumnType>,
     state: Mutex<State>,
@@ -42,6 +44,8 @@ pub(crate) struct Prepared {
     pub(crate) types: Vec<u32>,
     /// `Err`: why Postgres has to be asked.
     pub(crate) formula: Result<Formula, String>,
+    /// The statement that judges many viewers.
+    pub(crate) set: Option<String>,
 }
 
 /// Viewers that are as one.
@@ -64,13 +68,14 @@ impl Projection {
     pub(crate) fn new(
         digest: String,
         outline: Outline,
-        table: String,
+        (schema, table): (String, String),
         columns: Vec<ColumnType>,
     ) -> Projection {
         Projection {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             digest,
             outline,
+            schema,
             table,
             columns,
             state: Mutex::default(),
@@ -117,7 +122,12 @@ impl Projection {
     fn prepare(&self, types: Result<Vec<u32>, &'static str>) {
         let prepared = types.map(|types| {
             let formula = formula::compile(&self.outline, &types, &self.table, &self.columns);
-            Arc::new(Prepared { types, formula })
+            let set = set::sql(&self.outline, &types, &self.schema, &self.table);
+            Arc::new(Prepared {
+                types,
+                formula,
+                set,
+            })
         });
         self.state.lock().prepared = Some(prepared);
     }
@@ -324,7 +334,7 @@ async fn transaction(
         Started::new(client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")).await;
     let mut started = Vec::with_capacity(viewers.len());
     for viewer in viewers {
-        let set = Started::new(lane.enter(viewer)).await;
+        let set = Started::new(lane.enter(viewer, "auto")).await;
         let found = Started::new(client.query_one(statement, &[])).await;
         let kept = Started::new(lane.stayed(viewer)).await;
         started.push((set, found, kept));

@@ -47,6 +47,16 @@ impl Reporter {
         }
     }
 
+    /// Its rows are asked about viewer by viewer instead.
+    pub(crate) fn set_failed(&self, code: &SqlState) {
+        if self.due() {
+            warn!(
+                code = code.code(),
+                "a statement for many viewers failed; asking for each"
+            );
+        }
+    }
+
     pub(crate) fn catalogue(&self, error: &Error) {
         if self.due() {
             let code = error.code().map_or("connection", SqlState::code);

@@ -145,6 +145,11 @@ impl Rules {
         )
     }
 
+    /// More than the row's own values may decide.
+    pub(crate) fn reaches_out(&self) -> bool {
+        matches!(&self.standing, Standing::Policies(policies) if policies.reaches_out)
+    }
+
     /// Whether the role may hear of the table at all: some column of it is to be seen.
     pub(crate) fn may_hear(&self, shape: &Arc<Shape>) -> bool {
         let reachable = !matches!(

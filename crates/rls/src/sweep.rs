@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use walcast_change::{Cell, Shape};
+use walcast_change::{Cell, ColumnSet, Shape};
 use walcast_pgoutput::Xid;
 
 use crate::check::{Again, PostgresCheck};
-use crate::rules::{Rules, Standing};
+use crate::rules::{Image, Rules, Standing};
+use crate::set::SetJob;
 use crate::{Answers, Batch, Question, Sighting, Tier, Verdict, Wants};
 
 /// What to judge, as far as it needs no statement of its own.
@@ -21,7 +22,15 @@ struct Sweep {
     questions: Vec<usize>,
     /// Confirmed before anything counts.
     confirm: Vec<Arc<Rules>>,
+    confirmed: bool,
+    sets: Vec<SetWork>,
+    /// Transactions that have to be visible before the sets are judged.
+    xids: HashSet<Xid>,
 }
+
+/// Images of one statement. Its parameters are sent in one message.
+const IMAGES_MAX: usize = 500;
+const BYTES_MAX: usize = 4 << 20;
 
 /// How a role's viewers of a table are found.
 enum Way {
@@ -30,8 +39,19 @@ enum Way {
     /// Everybody sees these columns.
     Everybody,
     Index,
+    /// One statement asks Postgres about all.
+    Set,
     /// Postgres is asked about each.
     Each,
+}
+
+/// Rows that one statement judges for all of a role's viewers of a table.
+struct SetWork {
+    rules: Arc<Rules>,
+    shape: Arc<Shape>,
+    /// The questions, with the rows' images and what is visible of the rows that are.
+    rows: Vec<(usize, Arc<Image>, Arc<ColumnSet>)>,
+    bytes: usize,
 }
 
 impl PostgresCheck {
@@ -57,6 +77,12 @@ impl PostgresCheck {
                 let Some(columns) = rules.fit(question.row.shape()).visible.clone() else {
                     continue;
                 };
+                if matches!(way, Way::Set) && sweep.take(at, question, rules, &columns, unseen) {
+                    let odd = self.odd(question.row.shape(), rules);
+                    let wanting = odd.into_iter().filter(|viewer| wants(at, *viewer));
+                    self.ask_each(&mut sweep, at, question, wanting.collect());
+                    continue;
+                }
                 match self.look_up(question, rules, way) {
                     Look::Seen(viewers) => {
                         visible += viewers.len() as u64;
@@ -82,9 +108,14 @@ impl PostgresCheck {
             }
             found.push(sightings);
         }
-        let answers = self
-            .attempt_with(&sweep.batch, unseen, &sweep.confirm)
+        self.judge_sets(questions, wants, &mut sweep, &mut found)
             .await?;
+        // Where sets were judged, all rules have been confirmed in front of them.
+        let confirm = match sweep.confirmed {
+            true => &[][..],
+            false => &sweep.confirm,
+        };
+        let answers = self.attempt_with(&sweep.batch, unseen, confirm).await?;
         self.counters().verdicts(Tier::Index, true, visible);
         sweep.enter(&answers, &mut found);
         Ok(found)
@@ -122,6 +153,7 @@ impl PostgresCheck {
                 let pending = self.roster.pending(shape, rules);
                 self.project(rules, pending.iter()).await?;
                 match self.roster.index(shape, rules) {
+                    Some(index) if index.prepared.formula.is_err() => Way::Set,
                     Some(_) => Way::Index,
                     None => Way::Each,
                 }
@@ -138,7 +170,7 @@ impl PostgresCheck {
         match way {
             Way::Nobody => Look::Seen(Vec::new()),
             Way::Everybody => Look::Seen(everybody(self)),
-            Way::Each => Look::Ask(everybody(self)),
+            Way::Each | Way::Set => Look::Ask(everybody(self)),
             Way::Index => {
                 let found = self.roster.index(shape, rules).and_then(|index| {
                     let formula = index.prepared.formula.as_ref().ok()?;
@@ -148,6 +180,98 @@ impl PostgresCheck {
                 found.unwrap_or_else(|| Look::Ask(everybody(self)))
             }
         }
+    }
+
+    fn odd(&mut self, shape: &Shape, rules: &Rules) -> Vec<u32> {
+        let index = self.roster.index(shape, rules);
+        index.map_or_else(Vec::new, |index| index.odd().collect())
+    }
+
+    /// Judges what one statement each can judge. What fails is asked viewer by viewer.
+    async fn judge_sets(
+        &mut self,
+        questions: &[Question],
+        wants: &Wants<'_>,
+        sweep: &mut Sweep,
+        found: &mut [Vec<Sighting>],
+    ) -> Result<(), Again> {
+        let sets = std::mem::take(&mut sweep.sets);
+        if sets.is_empty() {
+            return Ok(());
+        }
+        self.confirm_now(&sweep.confirm, &sweep.xids).await?;
+        sweep.confirmed = true;
+        let started = Instant::now();
+        for set in sets {
+            let failed = match self.judge_set(&set, found).await? {
+                true => continue,
+                false => self.roster.members(&set.shape, &set.rules.role),
+            };
+            let odd: HashSet<u32> = self.odd(&set.shape, &set.rules).into_iter().collect();
+            for (at, ..) in &set.rows {
+                let Some(question) = questions.get(*at) else {
+                    continue;
+                };
+                let each = failed.iter().copied();
+                let each = each.filter(|viewer| !odd.contains(viewer) && wants(*at, *viewer));
+                self.ask_each(sweep, *at, question, each.collect());
+            }
+        }
+        self.counters().time(Tier::Set, started.elapsed());
+        Ok(())
+    }
+
+    /// False: the statement failed.
+    async fn judge_set(
+        &mut self,
+        set: &SetWork,
+        found: &mut [Vec<Sighting>],
+    ) -> Result<bool, Again> {
+        let Some(index) = self.roster.index(&set.shape, &set.rules) else {
+            return Ok(false);
+        };
+        let (groups, any) = index.groups();
+        let prepared = index.prepared.clone();
+        let Some(viewer) = any.and_then(|number| self.roster.viewer(number).cloned()) else {
+            return Ok(true); // nobody but the odd ones
+        };
+        let (Ok(projection), Some(sql)) = (&set.rules.projection, &prepared.set) else {
+            return Ok(false);
+        };
+        let images: Vec<Arc<Image>> = set.rows.iter().map(|(_, image, _)| image.clone()).collect();
+        let job = SetJob {
+            id: projection.id,
+            sql,
+            outline: &projection.outline,
+            viewer: &viewer,
+            images: &images,
+            groups: &groups,
+        };
+        let Some(pairs) = self.run_set(&job).await? else {
+            return Ok(false);
+        };
+        let Some(index) = self.roster.index(&set.shape, &set.rules) else {
+            return Ok(false);
+        };
+        let mut visible = 0;
+        for (image, group) in pairs {
+            let (Some((at, _, columns)), Some(group)) = (set.rows.get(image), groups.get(group))
+            else {
+                continue;
+            };
+            let Some(sightings) = found.get_mut(*at) else {
+                continue;
+            };
+            for viewer in index.members(group.id) {
+                visible += 1;
+                sightings.push(Sighting {
+                    viewer,
+                    verdict: Verdict::Visible(columns.clone()),
+                });
+            }
+        }
+        self.counters().verdicts(Tier::Set, true, visible);
+        Ok(true)
     }
 
     fn ask_each(&self, sweep: &mut Sweep, at: usize, question: &Question, viewers: Vec<u32>) {
@@ -184,6 +308,48 @@ enum Look {
 }
 
 impl Sweep {
+    /// Whether the row can be judged by a statement for all viewers; then it will be.
+    fn take(
+        &mut self,
+        at: usize,
+        question: &Question,
+        rules: &Arc<Rules>,
+        columns: &Arc<ColumnSet>,
+        unseen: &HashSet<Xid>,
+    ) -> bool {
+        let shape = question.row.shape();
+        let image = rules.fit(shape).image(&question.row);
+        let Some(image) = image.filter(|image| image.lacking.is_empty()) else {
+            return false;
+        };
+        if rules.reaches_out()
+            && let Some(xid) = question.xid
+        {
+            if unseen.contains(&xid) {
+                return false;
+            }
+            self.xids.insert(xid);
+        }
+        let size = image.text.len();
+        let row = (at, Arc::new(image), columns.clone());
+        let open = self.sets.iter_mut().rev().find(|set| {
+            set.rules.id == rules.id && set.rows.len() < IMAGES_MAX && set.bytes + size <= BYTES_MAX
+        });
+        match open {
+            Some(set) => {
+                set.bytes += size;
+                set.rows.push(row);
+            }
+            None => self.sets.push(SetWork {
+                rules: rules.clone(),
+                shape: shape.clone(),
+                rows: vec![row],
+                bytes: size,
+            }),
+        }
+        true
+    }
+
     fn enter(&self, answers: &Answers, found: &mut [Vec<Sighting>]) {
         for (asked, (question, at)) in self.batch.questions.iter().zip(&self.questions).enumerate()
         {

@@ -6,6 +6,7 @@
 
 mod describe;
 pub mod doctor;
+pub mod explain;
 mod http;
 mod listener;
 pub mod logs;

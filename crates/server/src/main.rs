@@ -9,6 +9,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use walcast_server::doctor::{doctor, has_errors};
+use walcast_server::explain::explain;
 use walcast_server::migrate::migrate;
 use walcast_server::serve::serve;
 use walcast_server::settings::{Command, Config, Settings, SettingsError};
@@ -73,6 +74,9 @@ async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default();
             println!("{}", token::make_token(&config, &request, now.as_secs())?);
+        }
+        Command::ExplainRls { table, role } => {
+            print!("{}", explain(&config, &table, role.as_deref()).await?);
         }
         other => anyhow::bail!("{other:?} is not available in this version"),
     }

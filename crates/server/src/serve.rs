@@ -229,7 +229,7 @@ pub(crate) fn source_config(config: &Config) -> Result<SourceConfig, ServeError>
 }
 
 /// How rows are judged.
-fn check_config(config: &Config) -> Result<CheckConfig, ServeError> {
+pub(crate) fn check_config(config: &Config) -> Result<CheckConfig, ServeError> {
     let url = match config.rls_url() {
         Some(url) => url.expose().to_owned(),
         None => config.database()?.expose().to_owned(),

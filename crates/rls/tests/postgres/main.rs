@@ -3,6 +3,7 @@
 mod access;
 mod cases;
 mod columns;
+mod explain;
 mod fresh;
 mod groups;
 mod key;
