@@ -12,7 +12,7 @@ use tracing::warn;
 use walcast_change::Shape;
 use walcast_pgoutput::Xid;
 
-use crate::breaker::Breaker;
+use crate::breaker::{self, Breaker};
 use crate::cache::{self, Cache};
 use crate::lane::{Current, Failure};
 use crate::plan::{Plan, Seat, spread};
@@ -39,6 +39,8 @@ pub struct PostgresCheck {
     counters: Arc<Counters>,
     refresher: JoinHandle<()>,
     pub(crate) roster: Roster,
+    /// Statements for many viewers that failed, by the projection's id: not tried again for a while.
+    paused: HashMap<u64, Instant>,
 }
 
 /// Times that a batch is begun anew because the catalogue changes under it.
@@ -98,6 +100,7 @@ impl PostgresCheck {
             reporter: Reporter::new(counters.clone()),
             counters,
             roster: Roster::default(),
+            paused: HashMap::new(),
         })
     }
 
@@ -294,6 +297,12 @@ impl PostgresCheck {
         }
     }
 
+    /// Whether a statement for many viewers has failed a moment ago.
+    pub(crate) fn is_paused(&self, projection: u64) -> bool {
+        let since = self.paused.get(&projection);
+        since.is_some_and(|since| since.elapsed() < breaker::OPEN_FOR)
+    }
+
     /// The pairs that a statement for many viewers finds; `None`: it failed.
     pub(crate) async fn run_set(
         &mut self,
@@ -310,6 +319,9 @@ impl PostgresCheck {
             Ok(Err(Failure::Sql(code))) => {
                 self.reporter.set_failed(&code);
                 lane.sets.remove(&job.id);
+                self.paused
+                    .retain(|_, since| since.elapsed() < breaker::OPEN_FOR);
+                self.paused.insert(job.id, Instant::now());
                 Ok(None)
             }
             _ => {

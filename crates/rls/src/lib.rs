@@ -16,10 +16,13 @@
 //! - Every verdict is reached in a transaction of its viewer that is rolled back, and counts only
 //!   if the role and the claims were still in force at its end.
 //!
-//! Flow: [`RowCheck::check`] → `cache` (rules by table and role, from `catalogue`) → `plan` (what
+//! Flow: `cache` has the rules by table and role, from `catalogue`. `claims` takes policies apart,
+//! with what `vocabulary` knows of their names; `projection` has what the claims of each viewer
+//! come to, and so which viewers are as one; `formula` is a policy that needs no statement.
+//! [`RowCheck::sweep`] asks for those who watch (`roster`): `index` finds them by lookup, `set` by one
+//! statement for all; who is left goes, like every batch of [`RowCheck::check`], through `plan` (what
 //! needs a statement) → `session` and `run` (who runs what, what to do about failures) → `lane`
-//! (statements on the wire). `policy` writes the statements. Other ways to judge, which need not
-//! ask Postgres for each image, belong between `cache` and `plan`.
+//! (statements on the wire). `policy` writes these statements, and they are the judge of the rest.
 
 mod access;
 mod breaker;

@@ -16,6 +16,8 @@ pub(crate) struct Roster {
     schemas: HashMap<Arc<str>, Schema>,
     /// By table and role.
     indexes: HashMap<(u32, Arc<str>), Entry>,
+    /// By table, the most viewers that one of its last changes was shown to.
+    busiest: HashMap<u32, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -124,7 +126,16 @@ impl Roster {
             .collect()
     }
 
-    /// How many viewers a change of the table has to be shown to one by one.
+    /// What a change of the table was shown to at most, of those judged together.
+    pub(crate) fn note(&mut self, relation: u32, viewers: usize) {
+        if self.busiest.len() >= INDEXES_MAX {
+            self.busiest.clear();
+        }
+        self.busiest.insert(relation, viewers);
+    }
+
+    /// About how many viewers a change of the table costs something: all of a role that has no
+    /// index, else as many as lately.
     pub(crate) fn cost(&self, shape: &Shape) -> usize {
         let roles = self
             .lists(shape)
@@ -135,7 +146,8 @@ impl Roster {
                     false => members.len(),
                 },
             );
-        roles.sum()
+        let judged: usize = roles.sum();
+        judged.max(self.busiest.get(&shape.id.0).copied().unwrap_or(0))
     }
 
     /// Viewers that are to be put into an index. Empty where there is none and can't be any.

@@ -118,6 +118,14 @@ impl PostgresCheck {
         let answers = self.attempt_with(&sweep.batch, unseen, confirm).await?;
         self.counters().verdicts(Tier::Index, true, visible);
         sweep.enter(&answers, &mut found);
+        let mut busiest: HashMap<u32, usize> = HashMap::new();
+        for (question, sightings) in questions.iter().zip(&found) {
+            let most = busiest.entry(question.row.shape().id.0).or_default();
+            *most = (*most).max(sightings.len());
+        }
+        for (relation, most) in busiest {
+            self.roster.note(relation, most);
+        }
         Ok(found)
     }
 
@@ -153,8 +161,14 @@ impl PostgresCheck {
                 let pending = self.roster.pending(shape, rules);
                 self.project(rules, pending.iter()).await?;
                 match self.roster.index(shape, rules) {
-                    Some(index) if index.prepared.formula.is_err() => Way::Set,
-                    Some(_) => Way::Index,
+                    Some(index) if index.prepared.formula.is_ok() => Way::Index,
+                    Some(index) => {
+                        let id = index.id;
+                        match self.is_paused(id) {
+                            true => Way::Each,
+                            false => Way::Set,
+                        }
+                    }
                     None => Way::Each,
                 }
             }
