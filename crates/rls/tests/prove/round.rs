@@ -1,6 +1,6 @@
 //! One round: tables, viewers and changes; all verdicts beside what the viewers find.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -248,6 +248,7 @@ impl<'f> Round<'f> {
                 batch.questions.push(question(item, asking));
             }
             let answers = self.check.check(&batch).await;
+            let swept = self.swept(&batch, &people).await;
             for (at, item) in now.iter().enumerate() {
                 let sight = if item.version == Version::New {
                     after
@@ -255,9 +256,12 @@ impl<'f> Round<'f> {
                     before
                 };
                 for (nth, viewer) in batch.questions[at].viewers.iter().enumerate() {
+                    let person = people[*viewer as usize];
                     let verdict = answers.verdict(at, nth).clone();
-                    self.verdict(item, people[*viewer as usize], verdict, sight, what)
-                        .await;
+                    self.verdict(item, person, verdict, sight, what).await;
+                    let found = swept[at].get(&(person as u32));
+                    let verdict = found.cloned().unwrap_or(Verdict::Hidden);
+                    self.verdict(item, person, verdict, sight, what).await;
                 }
             }
         }
@@ -302,6 +306,45 @@ impl<'f> Round<'f> {
         if !right {
             self.wrong(item, viewer, &verdict, expected, what);
         }
+    }
+
+    /// The same once more, the way the server asks: who watches is known beforehand.
+    async fn swept(&mut self, batch: &Batch, people: &[usize]) -> Vec<HashMap<u32, Verdict>> {
+        let tables: BTreeSet<(Arc<str>, Arc<str>)> = batch
+            .questions
+            .iter()
+            .map(|question| question.row.shape())
+            .map(|shape| (shape.schema.clone(), shape.table.clone()))
+            .collect();
+        for (schema, table) in &tables {
+            for person in people {
+                let viewer = &self.viewers[*person];
+                self.check
+                    .watch(*person as u32, viewer, schema, Some(table.as_ref()));
+            }
+        }
+        let wants = |question: usize, number: u32| {
+            let viewers = &batch.questions[question].viewers;
+            viewers
+                .iter()
+                .any(|at| people[*at as usize] as u32 == number)
+        };
+        let sightings = self.check.sweep(&batch.questions, &wants).await;
+        for (schema, table) in &tables {
+            for person in people {
+                self.check
+                    .unwatch(*person as u32, schema, Some(table.as_ref()));
+            }
+        }
+        sightings
+            .into_iter()
+            .map(|found| {
+                found
+                    .into_iter()
+                    .map(|one| (one.viewer, one.verdict))
+                    .collect()
+            })
+            .collect()
     }
 
     async fn alone(&mut self, item: &Item, viewer: usize) -> Verdict {
