@@ -24,7 +24,7 @@ async fn with_poison(body: &str) -> Result<(Rig, PostgresCheck)> {
         "CREATE OR REPLACE FUNCTION app.poison(id int, secret text) RETURNS bool LANGUAGE plpgsql AS $f$ BEGIN {body}; RETURN true; END $f$"
     ))
     .await?;
-    let check = rig.check().await?;
+    let check = PostgresCheck::connect(rig.impatient()).await?;
     Ok((rig, check))
 }
 
@@ -138,7 +138,7 @@ async fn nothing_of_a_viewer_is_left_for_the_next() -> Result<()> {
     let changes = rig.changes().await?;
     let mut check_one = PostgresCheck::connect(CheckConfig {
         connections: 1,
-        ..rig.config()
+        ..rig.impatient()
     })
     .await?;
     for _ in 0..3 {
