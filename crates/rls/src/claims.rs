@@ -112,6 +112,19 @@ pub(crate) fn body(text: &str) -> Option<Expr> {
     single.then(|| Expr::Subquery(query.clone()))
 }
 
+/// The same of a body of the SQL standard, as Postgres prints it.
+pub(crate) fn bound_body(text: &str) -> Option<Expr> {
+    let text = text.trim();
+    if let Some(expression) = text.strip_prefix("RETURN ") {
+        return parse(expression).ok();
+    }
+    let inner = text.strip_prefix("BEGIN ATOMIC")?.strip_suffix("END")?;
+    let statement = inner.trim().strip_suffix(';')?;
+    let body = body(statement)?;
+    let exact = tokens(&format!("({statement})")) == tokens(&body.to_string());
+    exact.then_some(body)
+}
+
 /// Whether role and claims alone decide the value of an expression.
 pub(crate) fn is_of_claims(expression: &Expr, vocabulary: &Vocabulary) -> bool {
     let traits = traits(expression, vocabulary);
@@ -546,6 +559,34 @@ mod tests {
             "(x = current_setting('request.jwt.claim.sub'::text, true))",
             &["current_setting('request.jwt.claim.sub'::TEXT, true)"],
         );
+    }
+
+    #[test]
+    fn bodies_of_the_sql_standard() {
+        let reads = |text: &str| bound_body(text).map(|body| is_of_claims(&body, &vocabulary()));
+        for (text, expected) in [
+            (
+                "RETURN ((NULLIF(current_setting('request.jwt.claims'::text, true), ''::text))::jsonb ->> 'sub'::text)",
+                Some(true),
+            ),
+            (
+                "BEGIN ATOMIC\n SELECT lower((auth.uid())::text) AS lower;\nEND",
+                Some(true),
+            ),
+            ("RETURN ( SELECT m.team FROM public.members m)", Some(false)),
+            ("RETURN now()", Some(false)),
+            ("RETURN auth.other()", Some(false)),
+            ("RETURN 1; SELECT 2", None),
+            ("BEGIN ATOMIC\n SELECT 1;\n SELECT 2;\nEND", None),
+            ("BEGIN ATOMIC\n DELETE FROM public.members;\nEND", None),
+            (
+                "BEGIN ATOMIC\n SELECT m.team FROM public.members m;\nEND",
+                None,
+            ),
+            ("SELECT 1", None),
+        ] {
+            assert_eq!(reads(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -29,7 +29,8 @@ const DEPENDENCIES: &str = "
          EXISTS (SELECT FROM d LEFT JOIN pg_type t ON t.oid = d.refobjid LEFT JOIN pg_type m ON m.oid = t.typelem
                   WHERE d.refclassid = 'pg_type'::regclass AND coalesce(t.typtype <> 'e' AND m.typtype IS DISTINCT FROM 'e', true)),
          EXISTS (SELECT FROM d WHERE d.refclassid NOT IN ('pg_operator'::regclass, 'pg_type'::regclass, 'pg_class'::regclass,
-                                                          'pg_proc'::regclass, 'pg_collation'::regclass)),
+                                                          'pg_proc'::regclass, 'pg_collation'::regclass))
+           OR EXISTS (SELECT FROM pg_cast k WHERE k.oid >= 16384 AND k.castfunc <> 0 AND k.castsource < 16384 AND k.casttarget < 16384),
          ARRAY(SELECT s.nspname::text FROM d JOIN pg_proc f ON f.oid = d.refobjid JOIN pg_namespace s ON s.oid = f.pronamespace
                 WHERE d.refclassid = 'pg_proc'::regclass ORDER BY f.oid),
          ARRAY(SELECT f.proname::text FROM d JOIN pg_proc f ON f.oid = d.refobjid
@@ -42,11 +43,16 @@ const DEPENDENCIES: &str = "
 /// Declared IMMUTABLE, a function that reads claims may be computed while planning: not this way.
 const FUNCTIONS: &str = "
   SELECT f.oid, s.nspname::text, f.proname::text, f.pronargs = 0 AND NOT f.proretset AND f.prokind = 'f'
-           AND f.provolatile = 's' AND l.lanname = 'sql' AND to_jsonb(f) ->> 'prosqlbody' IS NULL,
+           AND f.provolatile = 's' AND l.lanname = 'sql',
          f.prosrc, (SELECT substr(o, 13) FROM unnest(f.proconfig) o WHERE o LIKE 'search_path=%'),
-         EXISTS (SELECT FROM unnest(f.proconfig) o WHERE o NOT LIKE 'search_path=%'), {VERSION}
+         EXISTS (SELECT FROM unnest(f.proconfig) o WHERE o NOT LIKE 'search_path=%'), {VERSION},
+         to_jsonb(f) ->> 'prosqlbody' IS NOT NULL
     FROM pg_proc f JOIN pg_namespace s ON s.oid = f.pronamespace JOIN pg_language l ON l.oid = f.prolang
    WHERE (s.nspname::text, f.proname::text) IN (SELECT * FROM unnest($1::text[], $2::text[]))";
+
+/// A body of the SQL standard (`RETURN …`, `BEGIN ATOMIC`), which Postgres 14 and later have: its names
+/// were bound when it was made, so those without a schema are Postgres's own in any `search_path`.
+const BOUND_BODY: &str = "SELECT pg_get_function_sqlbody($1)";
 
 /// What reads settings or any table, though it is not volatile, is left out.
 const BUILTINS: &str = "
@@ -130,6 +136,14 @@ async fn function(
     let own: Option<String> = row.try_get(5)?;
     let other_settings: bool = row.try_get(6)?;
     let mut usable: bool = row.try_get::<_, bool>(3)? && !other_settings;
+    if usable && row.try_get(8)? {
+        let oid: u32 = row.try_get(0)?;
+        let text: Option<String> = client.query_one(BOUND_BODY, &[&oid]).await?.try_get(0)?;
+        let body = text.as_deref().and_then(claims::bound_body);
+        let names = text.as_deref().and_then(Names::of).unwrap_or_default();
+        builtins.extend(names.functions);
+        return Ok(Found { usable, body });
+    }
     let names = Names::of(&source);
     if let Some(names) = names.filter(|_| usable) {
         let own = own.map(|path| search_path::searched(&path, ""));

@@ -8,6 +8,7 @@ mod fresh;
 mod groups;
 mod key;
 mod literal;
+mod migrations;
 mod poison;
 mod rig;
 mod roles;
