@@ -28,6 +28,12 @@ pub enum Cell<'a> {
 }
 
 impl Row {
+    /// A row that is in the table, as `tuple` has it; not a change's. `None`: it has not as many
+    /// values as the shape has columns.
+    pub fn new(shape: Arc<Shape>, tuple: Tuple) -> Option<Row> {
+        (tuple.len() == shape.columns.len()).then(|| Row::full(shape, tuple, None))
+    }
+
     pub(crate) fn full(shape: Arc<Shape>, tuple: Tuple, fill: Option<Tuple>) -> Row {
         Row {
             shape,
@@ -48,6 +54,11 @@ impl Row {
 
     pub fn shape(&self) -> &Arc<Shape> {
         &self.shape
+    }
+
+    /// The values as Postgres sent them, without those filled in from the old row.
+    pub fn tuple(&self) -> &Tuple {
+        &self.tuple
     }
 
     /// Only the replica identity's columns are known.

@@ -119,11 +119,29 @@ fn put_tuple(row: &Tuple, out: &mut BytesMut) {
 
 fn put_value(value: Value<'_>, out: &mut BytesMut) {
     match value {
-        Value::Null => out.put_u8(b'n'),
-        Value::Unchanged => out.put_u8(b'u'),
-        Value::Text(text) => put_sized(b't', text, out),
+        Value::Null => put_null(out),
+        Value::Unchanged => put_unchanged(out),
+        Value::Text(text) => put_text_with(out, |out| out.put_slice(text)),
         Value::Binary(data) => put_sized(b'b', data, out),
     }
+}
+
+pub(crate) fn put_null(out: &mut BytesMut) {
+    out.put_u8(b'n');
+}
+
+pub(crate) fn put_unchanged(out: &mut BytesMut) {
+    out.put_u8(b'u');
+}
+
+/// The text's size is known only once it is written.
+pub(crate) fn put_text_with(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(b't');
+    let start = out.len();
+    out.put_u32(0);
+    write(out);
+    let size = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&size.to_be_bytes());
 }
 
 fn put_sized(kind: u8, data: &[u8], out: &mut BytesMut) {

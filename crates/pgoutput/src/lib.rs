@@ -15,6 +15,7 @@ pub mod encode;
 mod ids;
 mod message;
 mod tuple;
+mod tuples;
 
 pub use decode::{DecodeError, decode};
 pub use ids::{Lsn, ParseLsnError, PgTime, RelationId, Xid};
@@ -23,3 +24,4 @@ pub use message::{
     ReplicaIdentity, Truncate, Type, Update,
 };
 pub use tuple::{Tuple, Value, Values};
+pub use tuples::Tuples;

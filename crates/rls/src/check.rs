@@ -23,7 +23,7 @@ use crate::rules::Rules;
 use crate::run::Front;
 use crate::session::{SILENCE, Share, Slot};
 use crate::set::{self, SetJob};
-use crate::snapshot::Snapshot;
+use crate::snapshot::PgSnapshot;
 use crate::{
     Answers, Batch, CheckConfig, ConnectError, Counters, Question, RowCheck, Sighting, Tier,
     Verdict, Viewer, Wants,
@@ -51,7 +51,7 @@ pub(crate) enum Again {
     /// Policies, grants or tables have changed.
     Changed,
     /// A transaction of the batch is not visible yet.
-    Unseen(Snapshot),
+    Unseen(PgSnapshot),
     /// No session.
     Disconnected,
 }

@@ -14,7 +14,7 @@ use crate::catalogue;
 use crate::connector::ConnectError;
 use crate::rules::{Rules, Standing};
 use crate::search_path;
-use crate::snapshot::Snapshot;
+use crate::snapshot::PgSnapshot;
 use crate::unit::{Mode, Unit};
 use crate::{CheckConfig, Viewer};
 
@@ -58,7 +58,7 @@ pub(crate) enum Failure {
 /// The digests of some (table, role) pairs and the moment they were read.
 #[derive(Debug)]
 pub(crate) struct Current {
-    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) snapshot: Option<PgSnapshot>,
     pub(crate) digests: Vec<Option<String>>,
 }
 
@@ -144,7 +144,7 @@ impl Lane {
             .await?;
         let snapshot: String = row.try_get(0)?;
         Ok(Current {
-            snapshot: Snapshot::parse(&snapshot),
+            snapshot: PgSnapshot::parse(&snapshot),
             digests: row.try_get(1)?,
         })
     }

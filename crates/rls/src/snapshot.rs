@@ -8,7 +8,7 @@ use walcast_pgoutput::Xid;
 /// written first; a synchronous standby is waited for in between). What a policy reads from other
 /// tables then lacks what the same transaction wrote there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Snapshot {
+pub struct PgSnapshot {
     /// Everything before this has ended.
     xmin: u64,
     /// Nothing from here on has ended.
@@ -17,8 +17,9 @@ pub(crate) struct Snapshot {
     running: Vec<u64>,
 }
 
-impl Snapshot {
-    pub(crate) fn parse(text: &str) -> Option<Snapshot> {
+impl PgSnapshot {
+    /// Reads `xmin:xmax:xip,…`; `None`, where it is something else.
+    pub fn parse(text: &str) -> Option<PgSnapshot> {
         let mut parts = text.split(':');
         let (xmin, xmax, running) = (parts.next()?, parts.next()?, parts.next()?);
         let running = match running {
@@ -28,7 +29,7 @@ impl Snapshot {
                 .map(|xid| xid.parse().ok())
                 .collect::<Option<_>>()?,
         };
-        Some(Snapshot {
+        Some(PgSnapshot {
             xmin: xmin.parse().ok()?,
             xmax: xmax.parse().ok()?,
             running,
@@ -37,7 +38,7 @@ impl Snapshot {
 
     /// Whether a transaction that has committed is visible. The stream's numbers have 32 bits: the
     /// one meant is the one nearest to the snapshot's end, half the circle at most.
-    pub(crate) fn sees(&self, xid: Xid) -> bool {
+    pub fn sees(&self, xid: Xid) -> bool {
         let distance = xid.0.wrapping_sub(self.xmax as u32).cast_signed();
         let Some(full) = self.xmax.checked_add_signed(i64::from(distance)) else {
             return true; // before the first transaction there ever was
@@ -53,7 +54,7 @@ mod tests {
     #[test]
     fn visible_transactions() {
         let check = |text: &str, xid: u32, expected: bool| {
-            let snapshot = Snapshot::parse(text).expect(text);
+            let snapshot = PgSnapshot::parse(text).expect(text);
             assert_eq!(snapshot.sees(Xid(xid)), expected, "{text} {xid}");
         };
         for (xid, expected) in [
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn other_texts_are_nothing() {
         for text in ["", "1", "1:2", "1:2:x", "a:2:", "1:2:3,"] {
-            assert_eq!(Snapshot::parse(text), None, "{text}");
+            assert_eq!(PgSnapshot::parse(text), None, "{text}");
         }
     }
 }
