@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use walcast_pgoutput::{PgTime, Xid};
+use walcast_pgoutput::{OldRow, PgTime, Tuple, Xid};
 
 use crate::{Cursor, Row, Shape};
 
@@ -32,6 +32,40 @@ pub enum Operation {
     },
     /// All rows of the table went at once.
     Truncate,
+}
+
+/// From the tuples of the stream, each with as many values as `shape` has columns.
+impl Operation {
+    pub fn insert(shape: &Arc<Shape>, new: Tuple) -> Operation {
+        let new = Row::full(shape.clone(), new, None);
+        Operation::Insert { new }
+    }
+
+    /// What the new row leaves out as unchanged is taken from a full old one.
+    pub fn update(shape: &Arc<Shape>, old: OldRow, new: Tuple) -> Operation {
+        let fill = match &old {
+            OldRow::Full(old) => Some(old.clone()),
+            OldRow::Key(_) | OldRow::None => None,
+        };
+        Operation::Update {
+            old: old_row(shape, old),
+            new: Row::full(shape.clone(), new, fill),
+        }
+    }
+
+    /// `None` without an old row: nothing says which one went.
+    pub fn delete(shape: &Arc<Shape>, old: OldRow) -> Option<Operation> {
+        let old = old_row(shape, old)?;
+        Some(Operation::Delete { old })
+    }
+}
+
+fn old_row(shape: &Arc<Shape>, old: OldRow) -> Option<Row> {
+    match old {
+        OldRow::None => None,
+        OldRow::Key(tuple) => Some(Row::key(shape.clone(), tuple)),
+        OldRow::Full(tuple) => Some(Row::full(shape.clone(), tuple, None)),
+    }
 }
 
 impl Change {

@@ -7,7 +7,7 @@ use walcast_pgoutput::{
     Commit, Logical, Lsn, Message, OldRow, PgTime, Relation, RelationId, Tuple, Xid,
 };
 
-use crate::{Change, Cursor, Operation, Row, Shape, Types};
+use crate::{Change, Cursor, Operation, Shape, Types};
 
 /// Why a message makes no sense after those before it. The stream must be begun anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,26 +111,19 @@ impl Decoder {
             }
             Message::Insert(insert) => {
                 let shape = self.shape_of(insert.relation, [&insert.new])?;
-                let new = Row::full(shape.clone(), insert.new, None);
-                self.change(shape, Operation::Insert { new })
+                let operation = Operation::insert(&shape, insert.new);
+                self.change(shape, operation)
             }
             Message::Update(update) => {
                 let tuples = [Some(&update.new), old_tuple(&update.old)];
                 let shape = self.shape_of(update.relation, tuples.into_iter().flatten())?;
-                let fill = match &update.old {
-                    OldRow::Full(old) => Some(old.clone()),
-                    OldRow::Key(_) | OldRow::None => None,
-                };
-                let operation = Operation::Update {
-                    old: old_row(&shape, update.old),
-                    new: Row::full(shape.clone(), update.new, fill),
-                };
+                let operation = Operation::update(&shape, update.old, update.new);
                 self.change(shape, operation)
             }
             Message::Delete(delete) => {
                 let shape = self.shape_of(delete.relation, old_tuple(&delete.old))?;
-                let old = old_row(&shape, delete.old).ok_or(ChangeError::NoOldRow)?;
-                self.change(shape, Operation::Delete { old })
+                let operation = Operation::delete(&shape, delete.old);
+                self.change(shape, operation.ok_or(ChangeError::NoOldRow)?)
             }
             Message::Truncate(truncate) => {
                 let changes = truncate.relations.into_iter().map(|relation| {
@@ -192,13 +185,5 @@ fn old_tuple(old: &OldRow) -> Option<&Tuple> {
     match old {
         OldRow::None => None,
         OldRow::Key(tuple) | OldRow::Full(tuple) => Some(tuple),
-    }
-}
-
-fn old_row(shape: &Arc<Shape>, old: OldRow) -> Option<Row> {
-    match old {
-        OldRow::None => None,
-        OldRow::Key(tuple) => Some(Row::key(shape.clone(), tuple)),
-        OldRow::Full(tuple) => Some(Row::full(shape.clone(), tuple, None)),
     }
 }

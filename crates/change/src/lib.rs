@@ -18,8 +18,10 @@ mod column_set;
 mod cursor;
 mod decoder;
 mod json;
+mod position;
 mod row;
 mod shape;
+mod shape_bytes;
 mod type_info;
 mod types;
 
@@ -28,6 +30,7 @@ pub use column_set::ColumnSet;
 pub use cursor::{Cursor, ParseCursorError};
 pub use decoder::{ChangeError, Decoder, Step};
 pub use json::{unchanged, write_cell, write_record, write_string};
+pub use position::{Epoch, ParseEpochError, ParsePositionError, Position};
 pub use row::{Cell, Row};
 pub use shape::{Column, Shape};
 pub use type_info::{TYPES_QUERY, TypeInfo, TypeKind};

@@ -30,6 +30,21 @@ impl Tuple {
         Tuple { columns, body }
     }
 
+    /// The tuple whose [`body`](Tuple::body) was written down before; `None` unless `body` holds
+    /// exactly `columns` well-formed values. Shares the bytes.
+    pub fn from_body(columns: u16, body: Bytes) -> Option<Tuple> {
+        let mut rest = &body[..];
+        for _ in 0..columns {
+            (_, rest) = split_value(rest)?;
+        }
+        rest.is_empty().then_some(Tuple { columns, body })
+    }
+
+    /// The values as `pgoutput` writes them, without their number.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
     /// The number of columns.
     pub fn len(&self) -> usize {
         usize::from(self.columns)
@@ -112,4 +127,29 @@ fn split_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk::<4>()?;
     let size = usize::try_from(i32::from_be_bytes(*size)).ok()?;
     rest.split_at_checked(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::tuple;
+
+    #[test]
+    fn from_body_takes_exactly_its_values() {
+        let whole = tuple([
+            Value::Null,
+            Value::Unchanged,
+            Value::Text(b"x"),
+            Value::Binary(b""),
+        ]);
+        let body = whole.body();
+        assert_eq!(Tuple::from_body(4, body.clone()), Some(whole.clone()));
+        for cut in 0..body.len() {
+            assert_eq!(Tuple::from_body(4, body.slice(..cut)), None, "{cut}");
+        }
+        for columns in [0, 3, 5] {
+            assert_eq!(Tuple::from_body(columns, body.clone()), None, "{columns}");
+        }
+        assert_eq!(Tuple::from_body(1, Bytes::from_static(b"x")), None);
+    }
 }
