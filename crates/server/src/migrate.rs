@@ -42,6 +42,9 @@ const MIGRATIONS: &[Migration] = migrations![
     4 "0004_enable",
     5 "0005_view",
     6 "0006_setup",
+    7 "0007_messages",
+    8 "0008_send",
+    9 "0009_setup_messages",
 ];
 
 /// Brings the database up to date and makes what is missing around it (publication, roles, `auth`
