@@ -100,6 +100,25 @@ impl Cluster {
         self.control(&["stop", "-w", "-t", "60", "-m", mode.name()])
     }
 
+    /// Copies the data folder aside, under a name; the server must not run.
+    pub(crate) fn save(&self, name: &str) -> Result<()> {
+        self.copy("data", &format!("data.{name}"))
+    }
+
+    /// Puts a copy in the data folder's place; the server must not run.
+    pub(crate) fn restore(&self, name: &str) -> Result<()> {
+        self.copy(&format!("data.{name}"), "data")
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let _ = std::fs::remove_dir_all(self.folder.join(to));
+        let mut copy = self.program_of_the_system("cp");
+        copy.arg("-a")
+            .arg(self.folder.join(from))
+            .arg(self.folder.join(to));
+        run(copy).with_context(|| format!("copying {from} to {to}"))
+    }
+
     fn initialise(&self, settings: &[(String, String)]) -> Result<()> {
         let mut initdb = self.program("initdb");
         initdb
@@ -145,6 +164,10 @@ impl Cluster {
             .arg("-D")
             .arg(self.folder.join("data"));
         run(command)
+    }
+
+    fn program_of_the_system(&self, name: &str) -> Command {
+        self.account.command(Path::new(name), &self.folder)
     }
 
     fn program(&self, name: &str) -> Command {
@@ -235,7 +258,7 @@ fn make_folder(account: &Account) -> Result<PathBuf> {
 }
 
 /// A free port below the ephemeral range, where no outgoing connection can take it meanwhile.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..1000 {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -115,6 +115,18 @@ impl Postgres {
         self.start_again().await
     }
 
+    /// Copies the stopped server's data aside, under a name: a backup.
+    pub async fn save(&self, name: &str) -> Result<()> {
+        let (cluster, name) = (Arc::clone(&self.cluster), name.to_owned());
+        tokio::task::spawn_blocking(move || cluster.save(&name)).await?
+    }
+
+    /// Puts a backup in the place of the stopped server's data.
+    pub async fn restore(&self, name: &str) -> Result<()> {
+        let (cluster, name) = (Arc::clone(&self.cluster), name.to_owned());
+        tokio::task::spawn_blocking(move || cluster.restore(&name)).await?
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> String {
         self.cluster.log()

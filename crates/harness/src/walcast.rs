@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::timeout;
 
 use crate::eventually::eventually;
+use crate::log_folder::LogFolder;
 
 /// How long the binary may take to listen, to be ready, to end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -28,18 +29,29 @@ pub struct Walcast {
     address: SocketAddr,
     log: watch::Receiver<Vec<String>>,
     quiet: bool,
+    _log_folder: Option<LogFolder>,
 }
 
 impl Walcast {
     /// Runs `binary serve` on a free port and waits until it listens.
     ///
     /// `settings` are names as in the settings file (`("rls_database_url", "postgres://…")`); they are
-    /// passed as `WALCAST_…` variables, and the caller's own such variables are not.
+    /// passed as `WALCAST_…` variables, and the caller's own such variables are not. Without a
+    /// `log_dir` it gets a temporary one, which is that of the last server with the same database and
+    /// slot, unless that one still runs.
     /// Give `env!("CARGO_BIN_EXE_walcast")` as the binary in a test of the server's crate.
     ///
     /// Errors: the binary ends or doesn't listen in time; its log is in the error.
     pub async fn start(binary: impl AsRef<Path>, settings: &[(&str, &str)]) -> Result<Walcast> {
-        let mut child = command(binary.as_ref(), settings)
+        let log_folder = match keeps_a_log(binary.as_ref()).await {
+            true => LogFolder::of(settings)?,
+            false => None,
+        };
+        let mut command = command(binary.as_ref(), settings);
+        if let Some(folder) = &log_folder {
+            command.env("WALCAST_LOG_DIR", folder.path());
+        }
+        let mut child = command
             .arg("serve")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -55,6 +67,7 @@ impl Walcast {
             address,
             log,
             quiet: false,
+            _log_folder: log_folder,
         })
     }
 
@@ -62,6 +75,21 @@ impl Walcast {
     pub fn quiet(mut self) -> Walcast {
         self.quiet = true;
         self
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let id = self.child.id().context("it ended before")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next());
+        Ok(kib.context("VmRSS")?.parse::<u64>()? * 1024)
+    }
+
+    /// Open files and sockets.
+    pub fn open_files(&self) -> Result<usize> {
+        let id = self.child.id().context("it ended before")?;
+        Ok(std::fs::read_dir(format!("/proc/{id}/fd"))?.count())
     }
 
     /// Its process id, as long as it runs.
@@ -164,6 +192,17 @@ impl Drop for Walcast {
             eprintln!("walcast's log:\n{}", self.log());
         }
     }
+}
+
+/// Whether the binary has the setting `log_dir`.
+async fn keeps_a_log(binary: &Path) -> bool {
+    static KEEPS: OnceCell<bool> = OnceCell::const_new();
+    let ask = async || {
+        let help = Command::new(binary).args(["serve", "--help"]).output();
+        help.await
+            .is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("log-dir"))
+    };
+    *KEEPS.get_or_init(ask).await
 }
 
 fn command(binary: &Path, settings: &[(&str, &str)]) -> Command {
