@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use walcast_change::Shape;
+use bytes::Bytes;
+use walcast_change::{Change, Shape};
 use walcast_rls::Viewer;
 
-use crate::{ConnId, Events, Filter, Outbox, SubscriptionId, Target};
+use crate::{ConnId, Events, Filter, Gate, Outbox, Pushed, SubscriptionId, Target};
 
 /// What a subscription asks for. Subscriptions of one viewer with equal specs get the same frames.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +19,10 @@ pub struct Spec {
     pub channel: Arc<str>,
     /// Which dialect, and which of its styles, frames are written in. Means nothing here.
     pub format: u8,
+    /// A number that the dialect writes into frames. Means nothing here.
+    pub tag: u32,
+    /// The columns asked for, beside those of the key; `None` is all.
+    pub columns: Option<Arc<[Arc<str>]>>,
 }
 
 /// Subscriptions that get the same frames: one viewer, one spec.
@@ -25,11 +30,29 @@ pub struct Spec {
 pub struct Group {
     pub viewer: u32,
     pub spec: Arc<Spec>,
-    members: HashMap<SubscriptionId, Arc<Outbox>>,
+    members: HashMap<SubscriptionId, Member>,
+}
+
+/// Where a subscription's frames go.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub outbox: Arc<Outbox>,
+    /// What they have to pass first.
+    pub gate: Option<Arc<Gate>>,
+}
+
+impl Member {
+    /// Queues the frame of a change, or has the gate hold it.
+    pub fn push(&self, change: &Change, frame: Bytes) -> Pushed {
+        match &self.gate {
+            None => self.outbox.push(frame),
+            Some(gate) => gate.push(change.cursor, change.xid, frame, &self.outbox),
+        }
+    }
 }
 
 impl Group {
-    pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
     }
 
@@ -109,12 +132,12 @@ impl Audience {
         connection: ConnId,
         viewer: &Viewer,
         spec: Arc<Spec>,
-        outbox: Arc<Outbox>,
+        member: Member,
     ) -> Result<(), AudienceError> {
         if self.subscriptions.contains_key(&id) {
             return Err(AudienceError::Exists);
         }
-        let group = self.join(id, viewer, spec, outbox);
+        let group = self.join(id, viewer, spec, member);
         self.subscriptions.insert(id, Place { group, connection });
         self.connections.entry(connection).or_default().insert(id);
         Ok(())
@@ -157,8 +180,8 @@ impl Audience {
             let Some(before) = self.subscriptions.get(&id).map(|place| place.group) else {
                 continue;
             };
-            if let Some((spec, outbox)) = self.leave(id, before) {
-                let group = self.join(id, viewer, spec, outbox);
+            if let Some((spec, member)) = self.leave(id, before) {
+                let group = self.join(id, viewer, spec, member);
                 if let Some(place) = self.subscriptions.get_mut(&id) {
                     place.group = group;
                 }
@@ -204,7 +227,8 @@ impl Audience {
         self.connections.values().filter_map(|own| {
             let id = own.iter().next()?;
             let place = self.subscriptions.get(id)?;
-            self.groups.get(&place.group)?.members.get(id)
+            let member = self.groups.get(&place.group)?.members.get(id)?;
+            Some(&member.outbox)
         })
     }
 
@@ -222,7 +246,7 @@ impl Audience {
         id: SubscriptionId,
         viewer: &Viewer,
         spec: Arc<Spec>,
-        outbox: Arc<Outbox>,
+        member: Member,
     ) -> u32 {
         let viewer = self.viewers.enter(viewer);
         let key = (viewer, spec);
@@ -231,7 +255,7 @@ impl Audience {
         {
             // The group holds its viewer once, however many its members are.
             self.viewers.leave(viewer);
-            group.members.insert(id, outbox);
+            group.members.insert(id, member);
             return number;
         }
         let number = self.group_next;
@@ -244,7 +268,7 @@ impl Audience {
             target: spec.target.clone(),
         });
         self.listing(&spec.target).insert(number);
-        let members = HashMap::from([(id, outbox)]);
+        let members = HashMap::from([(id, member)]);
         self.groups.insert(
             number,
             Group {
@@ -256,9 +280,9 @@ impl Audience {
         number
     }
 
-    fn leave(&mut self, id: SubscriptionId, number: u32) -> Option<(Arc<Spec>, Arc<Outbox>)> {
+    fn leave(&mut self, id: SubscriptionId, number: u32) -> Option<(Arc<Spec>, Member)> {
         let group = self.groups.get_mut(&number)?;
-        let outbox = group.members.remove(&id)?;
+        let member = group.members.remove(&id)?;
         let spec = group.spec.clone();
         if group.members.is_empty() {
             let viewer = group.viewer;
@@ -277,7 +301,7 @@ impl Audience {
             }
             self.unlist(&spec.target, number);
         }
-        Some((spec, outbox))
+        Some((spec, member))
     }
 
     fn listing(&mut self, target: &Target) -> &mut HashSet<u32> {
@@ -379,6 +403,8 @@ mod tests {
             filter: None,
             channel: "c".into(),
             format: 0,
+            tag: 0,
+            columns: None,
         })
     }
 
@@ -390,7 +416,7 @@ mod tests {
                 ConnId(connection),
                 &viewer(claims),
                 spec,
-                outbox,
+                Member { outbox, gate: None },
             )
             .expect("a new subscription");
     }

@@ -114,6 +114,11 @@ impl Outbox {
         }
     }
 
+    /// Ends the connection as [`Closing::Slow`]: what was to follow does not fit.
+    pub fn close_slow(&self) {
+        self.close(Closing::Slow);
+    }
+
     /// Waits until the writer has taken everything, or the outbox is closed; no longer than until
     /// `patience` after it was last empty. So a burst is waited for, and a reader that has been
     /// behind for long is not.

@@ -70,6 +70,26 @@ impl View {
         }
     }
 
+    /// The same, of these columns only.
+    pub fn of_columns(self, asked: &ColumnSet) -> View {
+        let of = |columns: Arc<ColumnSet>| Arc::new(columns.intersection(asked));
+        match self {
+            View::Insert { columns, entered } => View::Insert {
+                columns: of(columns),
+                entered,
+            },
+            View::Update { columns, old } => View::Update {
+                columns: of(columns),
+                old: old.map(of),
+            },
+            View::Delete { columns, left } => View::Delete {
+                columns: of(columns),
+                left,
+            },
+            View::Truncate => View::Truncate,
+        }
+    }
+
     /// The kind of event it is delivered as.
     pub fn event(&self) -> Events {
         match self {

@@ -1,6 +1,6 @@
 //! The seam between what happens and how it is said.
 
-use walcast_change::{Change, Cursor};
+use walcast_change::{Change, ColumnSet, Epoch, Position, Row};
 use walcast_hub::{Closing, SubscriptionId, View};
 
 use crate::{Command, Refusal, Subscribe};
@@ -15,6 +15,9 @@ pub trait Codec: Send + Sync {
 
     fn acknowledgement(&self, acknowledgement: &Acknowledgement<'_>, out: &mut Vec<u8>);
 
+    /// Writes rows of a snapshot.
+    fn snapshot(&self, snapshot: &SnapshotRows<'_>, out: &mut Vec<u8>);
+
     fn refusal(&self, refusal: &Refusal, out: &mut Vec<u8>);
 
     fn notice(&self, notice: &Notice<'_>, out: &mut Vec<u8>);
@@ -28,20 +31,35 @@ pub trait Codec: Send + Sync {
 pub struct Delivery<'a> {
     pub change: &'a Change,
     pub view: &'a View,
+    pub epoch: Epoch,
     pub channel: &'a str,
+    /// What the subscription's spec says for the dialect.
+    pub tag: u32,
     /// The style that the subscription asked for: [`Subscribe::format`].
     pub format: u8,
+}
+
+/// Some of the rows that a subscriber may see, read before its changes begin.
+#[derive(Debug)]
+pub struct SnapshotRows<'a> {
+    pub channel: &'a str,
+    pub id: SubscriptionId,
+    pub rows: &'a [Row],
+    /// What the subscriber may see of them.
+    pub columns: &'a ColumnSet,
+    /// How many have been sent, these included.
+    pub sent: u64,
 }
 
 /// A command was carried out.
 #[derive(Debug)]
 pub enum Acknowledgement<'a> {
-    /// The subscription is live: every row committed from now on is delivered. `cursor` is the
+    /// The subscription is live: every row committed from now on is delivered. `position` is the
     /// last change that was published before it began.
     Subscribed {
         id: SubscriptionId,
         subscribe: &'a Subscribe,
-        cursor: Cursor,
+        position: Position,
     },
     Unsubscribed {
         channel: Option<&'a str>,
@@ -60,4 +78,17 @@ pub enum Notice<'a> {
     Downgraded { role: &'a str },
     /// Changes were lost between Postgres and the server: read the table again.
     Gap { reason: &'a str },
+    /// All that was missed has been sent; from here on it is live.
+    CaughtUp {
+        channel: &'a str,
+        id: SubscriptionId,
+        position: Position,
+    },
+    /// All rows have been sent; from here on it is live.
+    SnapshotComplete {
+        channel: &'a str,
+        id: SubscriptionId,
+        rows: u64,
+        position: Position,
+    },
 }

@@ -1,5 +1,6 @@
 //! What a client asks for, whatever its dialect.
 
+use walcast_change::Position;
 use walcast_hub::{Events, Filter, Target};
 
 use crate::{Code, Refusal};
@@ -31,6 +32,19 @@ pub struct Subscribe {
     pub filter: Option<Filter>,
     /// Which of the dialect's styles its events are written in.
     pub format: u8,
+    pub start: Start,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With what is committed from now on.
+    #[default]
+    Now,
+    /// With what came after this, as far as it is still there.
+    Since(Position),
+    /// With the rows that are there now.
+    Snapshot,
 }
 
 /// The longest channel name, in bytes: two quoted names of 63 characters fit.

@@ -15,8 +15,8 @@ mod native;
 mod refusal;
 mod timestamp;
 
-pub use codec::{Acknowledgement, Codec, Delivery, Notice};
-pub use command::{Command, Subscribe, parse_channel};
+pub use codec::{Acknowledgement, Codec, Delivery, Notice, SnapshotRows};
+pub use command::{Command, Start, Subscribe, parse_channel};
 pub use native::Native;
 pub use refusal::{Code, Refusal};
 pub use timestamp::write_timestamp;

@@ -5,7 +5,7 @@ mod incoming;
 
 use walcast_hub::Closing;
 
-use crate::{Acknowledgement, Codec, Command, Delivery, Notice, Refusal};
+use crate::{Acknowledgement, Codec, Command, Delivery, Notice, Refusal, SnapshotRows, Start};
 
 /// `{"type":"broadcast","channel":…,"payload":{change}}`.
 const BROADCAST: u8 = 0;
@@ -30,20 +30,28 @@ impl Codec for Native {
             Acknowledgement::Subscribed {
                 id,
                 subscribe,
-                cursor,
-            } => serde_json::json!({
-                "type": "ack",
-                "channel": subscribe.channel,
-                "status": "subscribed",
-                "subscription_id": id.to_string(),
-                "cursor": cursor.to_string(),
-                "payload": {
-                    "subscribed": true,
+                position,
+            } => {
+                let mut value = serde_json::json!({
+                    "type": "ack",
+                    "channel": subscribe.channel,
+                    "status": "subscribed",
                     "subscription_id": id.to_string(),
-                    "schema": &*subscribe.target.schema,
-                    "table": subscribe.target.table.as_deref().unwrap_or("*"),
-                },
-            }),
+                    "cursor": position.to_string(),
+                    "payload": {
+                        "subscribed": true,
+                        "subscription_id": id.to_string(),
+                        "schema": &*subscribe.target.schema,
+                        "table": subscribe.target.table.as_deref().unwrap_or("*"),
+                    },
+                });
+                match subscribe.start {
+                    Start::Now => {}
+                    Start::Since(_) => value["recovered"] = true.into(),
+                    Start::Snapshot => value["snapshot"] = true.into(),
+                }
+                value
+            }
             Acknowledgement::Unsubscribed { channel, id } => serde_json::json!({
                 "type": "ack",
                 "channel": channel,
@@ -73,7 +81,14 @@ impl Codec for Native {
         if let Some(channel) = &refusal.channel {
             value["channel"] = channel.as_str().into();
         }
+        if let Some(oldest) = &refusal.oldest {
+            value["oldest"] = oldest.to_string().into();
+        }
         write_value(&value, out);
+    }
+
+    fn snapshot(&self, snapshot: &SnapshotRows<'_>, out: &mut Vec<u8>) {
+        event::write_snapshot(snapshot, out);
     }
 
     fn notice(&self, notice: &Notice<'_>, out: &mut Vec<u8>) {
@@ -90,6 +105,23 @@ impl Codec for Native {
                 "type": "system", "event": "gap", "reason": reason,
                 "message": "changes were lost; read the tables again",
             }),
+            Notice::CaughtUp {
+                channel,
+                id,
+                position,
+            } => serde_json::json!({
+                "type": "system", "event": "caught_up", "channel": channel,
+                "subscription_id": id.to_string(), "cursor": position.to_string(),
+            }),
+            Notice::SnapshotComplete {
+                channel,
+                id,
+                rows,
+                position,
+            } => serde_json::json!({
+                "type": "system", "event": "snapshot_complete", "channel": channel,
+                "subscription_id": id.to_string(), "count": rows, "cursor": position.to_string(),
+            }),
         };
         write_value(&value, out);
     }
@@ -98,7 +130,7 @@ impl Codec for Native {
         match closing {
             Closing::Slow => (
                 4008,
-                "connection too slow; reconnect and read the tables again",
+                "connection too slow; reconnect and go on from your last cursor",
             ),
             Closing::Shutdown => (1001, "server stops; reconnect"),
             Closing::Expired => (4001, "token refused or expired; reconnect with a new one"),

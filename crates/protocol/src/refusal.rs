@@ -1,5 +1,7 @@
 //! The errors that clients are told.
 
+use walcast_change::Position;
+
 /// An error's kind, as it stands in `code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -15,6 +17,14 @@ pub enum Code {
     RateLimited,
     /// The message is not of the protocol.
     InvalidMessage,
+    /// What came after the position is not kept any more, or nothing is kept.
+    CursorTooOld,
+    /// The position belongs to another life of the stream.
+    EpochChanged,
+    /// The rows could not be read.
+    SnapshotFailed,
+    /// There are more rows than a snapshot may have.
+    SnapshotTooLarge,
 }
 
 impl Code {
@@ -26,6 +36,10 @@ impl Code {
             Code::SubscriptionFailed => "SUBSCRIPTION_FAILED",
             Code::RateLimited => "RATE_LIMITED",
             Code::InvalidMessage => "INVALID_MESSAGE",
+            Code::CursorTooOld => "CURSOR_TOO_OLD",
+            Code::EpochChanged => "EPOCH_CHANGED",
+            Code::SnapshotFailed => "SNAPSHOT_FAILED",
+            Code::SnapshotTooLarge => "SNAPSHOT_TOO_LARGE",
         }
     }
 }
@@ -38,6 +52,8 @@ pub struct Refusal {
     pub message: String,
     /// The channel that the command named.
     pub channel: Option<String>,
+    /// The oldest position that can still be gone on from.
+    pub oldest: Option<Position>,
 }
 
 impl Refusal {
@@ -46,6 +62,7 @@ impl Refusal {
             code,
             message: message.into(),
             channel: None,
+            oldest: None,
         }
     }
 

@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use walcast_hub::Closing;
-use walcast_protocol::Codec;
 use walcast_websocket::accept_key;
 use warp::{Filter, Reply};
 
 use crate::metrics::Metrics;
 use crate::page::Page;
 use crate::ready::Readiness;
-use crate::session::{Session, Shared};
+use crate::session::{Dialect, Session};
 use crate::settings::Network;
+use crate::shared::Shared;
 use crate::socket::{self, SocketSettings};
 use crate::sockets::Sockets;
 use crate::stream::Stream;
@@ -39,7 +39,6 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Readiness,
     pub(crate) page: Option<Page>,
-    pub(crate) codec: &'static dyn Codec,
     pub(crate) socket: SocketSettings,
     pub(crate) sockets: Arc<Sockets>,
     /// Origins that browsers may connect from; `*` is all.
@@ -194,7 +193,7 @@ async fn talk(
     };
     let session = Session::begin(
         context.shared.clone(),
-        context.codec,
+        Dialect::Native,
         address,
         token.as_deref(),
     )

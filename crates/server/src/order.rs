@@ -5,28 +5,42 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use walcast_change::Cursor;
-use walcast_hub::{ConnId, Outbox, Spec, SubscriptionId};
+use walcast_change::{Epoch, Position};
+use walcast_hub::{ConnId, Gate, Outbox, Spec, SubscriptionId};
 use walcast_rls::Viewer;
 
 pub(crate) enum Order {
     Subscribe(Begin),
+    /// Those of a walk that have come close: live from the place that is answered, if the epoch is
+    /// still this one.
+    Attach(Vec<Attached>, Epoch, oneshot::Sender<Option<Position>>),
     Unsubscribe(SubscriptionId, oneshot::Sender<()>),
     /// All subscriptions of the connection are judged as this viewer from now on.
     SetViewer(ConnId, Viewer, oneshot::Sender<()>),
     Disconnect(ConnId),
 }
 
-pub(crate) struct Begin {
+/// A subscription, as the pipeline has to know it.
+#[derive(Clone)]
+pub(crate) struct Attached {
     pub(crate) id: SubscriptionId,
     pub(crate) connection: ConnId,
     pub(crate) viewer: Viewer,
     pub(crate) spec: Arc<Spec>,
     pub(crate) outbox: Arc<Outbox>,
+    /// What its frames have to pass first.
+    pub(crate) gate: Option<Arc<Gate>>,
+}
+
+pub(crate) struct Begin {
+    pub(crate) attached: Attached,
     /// Makes the acknowledgement's frame. The pipeline queues it before the first change.
-    pub(crate) acknowledge: Box<dyn FnOnce(Cursor) -> Bytes + Send>,
+    pub(crate) acknowledge: Acknowledge,
     pub(crate) done: oneshot::Sender<()>,
 }
+
+/// `None`: nothing is said yet.
+pub(crate) type Acknowledge = Box<dyn FnOnce(Position) -> Option<Bytes> + Send>;
 
 pub(crate) type Orders = mpsc::Sender<Order>;
 

@@ -9,36 +9,25 @@
 //! Acknowledgement: an LSN goes back to Postgres when everything before it is in the outboxes.
 //! What Postgres sends again after a broken connection is recognised by its cursor.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use walcast_change::{Change, Cursor, Decoder, Step};
-use walcast_hub::{Audience, Movement, Outbox, Pushed};
+use walcast_change::{Change, Cursor, Decoder, Epoch, Position, Step};
+use walcast_hub::{Member, Pushed};
 use walcast_pgoutput::{Lsn, Message};
-use walcast_protocol::{Codec, Notice};
+use walcast_protocol::Notice;
 use walcast_rls::RowCheck;
 use walcast_source::{Event, Gap, GapReason, Source, SourceError, StreamState};
 use walcast_websocket::{OpCode, frame};
 
 use crate::describe::Describe;
 use crate::metrics::Metrics;
-use crate::order::{Begin, Order};
-use crate::plan::{Plan, Verdicts};
+use crate::order::{Attached, Begin, Order};
+use crate::plan::Plan;
+use crate::publisher::{BatchLimits, Publisher};
 
-/// How much one batch may hold.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchLimits {
-    pub(crate) changes_max: usize,
-    pub(crate) bytes_max: usize,
-}
-
-/// Changes times groups of subscriptions in one batch.
-const PAIRS_MAX: usize = 50_000;
 /// Messages taken in one go before the orders get their turn.
 const MESSAGES_MAX: usize = 16_384;
 
@@ -46,14 +35,12 @@ pub(crate) struct Pipeline<C> {
     pub(crate) source: Source,
     pub(crate) decoder: Decoder,
     pub(crate) describe: Describe,
-    pub(crate) check: C,
-    pub(crate) audience: Audience,
+    pub(crate) publisher: Publisher<C>,
     pub(crate) orders: mpsc::Receiver<Order>,
-    pub(crate) codec: &'static dyn Codec,
     pub(crate) limits: BatchLimits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Progress,
-    pub(crate) patience: Patience,
+    pub(crate) epoch: Epoch,
     /// Subscriptions that wait for the stream to be live. Bounded by the connections: each waits
     /// for the answer before it asks for more.
     pub(crate) waiting: Vec<Begin>,
@@ -144,15 +131,13 @@ impl<C: RowCheck> Pipeline<C> {
                 break;
             };
             self.take(event, &mut plan).await;
-            if plan.len() >= self.limits.changes_max
-                || plan.bytes() >= self.limits.bytes_max
-                || plan.pairs() >= PAIRS_MAX
-            {
+            if self.limits.reached(&plan) {
                 break;
             }
         }
-        if !plan.is_empty() {
-            self.publish(&plan).await;
+        self.publisher.publish(&plan, self.epoch).await;
+        if let Some(last) = plan.last() {
+            self.metrics.reached(last);
         }
         if let Some(lsn) = self.progress.finished.take() {
             self.progress.acknowledged = lsn;
@@ -175,7 +160,7 @@ impl<C: RowCheck> Pipeline<C> {
 
     async fn message(&mut self, message: Message, plan: &mut Plan) {
         if let Message::Relation(relation) = &message {
-            self.check.invalidate();
+            self.publisher.check.invalidate();
             self.describe.relation(relation, &mut self.decoder).await;
             return;
         }
@@ -206,46 +191,9 @@ impl<C: RowCheck> Pipeline<C> {
         }
         self.progress.taken = change.cursor;
         self.metrics.change(&change);
-        if self.audience.wants(&change.shape) && self.describe.publishes(&change) {
-            let cost = self.check.cost(&change.shape);
-            plan.add(change, &self.audience, cost);
+        if self.describe.publishes(&change) {
+            self.publisher.add(change, plan);
         }
-    }
-
-    async fn publish(&mut self, plan: &Plan) {
-        let audience = &self.audience;
-        let wants = |question: usize, viewer: u32| plan.wants(question, viewer, audience);
-        let verdicts = Verdicts {
-            sightings: self.check.sweep(&plan.questions, &wants).await,
-            truncations: self.judge_truncations(plan).await,
-        };
-        let mut crowded = Vec::new();
-        for at in 0..plan.len() {
-            let published = plan.publish(at, &verdicts, &self.audience, self.codec, &mut crowded);
-            self.metrics.published(published);
-            if !crowded.is_empty() {
-                self.patience.wait(&mut crowded).await;
-            }
-        }
-        if let Some(last) = plan.last() {
-            self.metrics.reached(last);
-        }
-    }
-
-    async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<bool>> {
-        let mut allowed = HashMap::new();
-        for (at, change, viewers) in plan.truncations() {
-            // One answer for each, in their order: none may be left out.
-            let viewers = viewers.iter().map(|number| {
-                let viewer = self.audience.viewer(*number);
-                viewer
-                    .expect("a group's viewer is among the viewers")
-                    .clone()
-            });
-            let viewers: Vec<_> = viewers.collect();
-            allowed.insert(at, self.check.table(&change.shape, &viewers).await);
-        }
-        allowed
     }
 
     /// Changes were lost before they came here. Nobody may be left to believe otherwise.
@@ -257,14 +205,14 @@ impl<C: RowCheck> Pipeline<C> {
         self.decoder.restart();
         self.progress = self.progress.after(gap);
         let mut payload = Vec::new();
-        self.codec.notice(
+        self.publisher.codec.notice(
             &Notice::Gap {
                 reason: gap.reason.name(),
             },
             &mut payload,
         );
         let frame = frame(OpCode::Text, &payload);
-        for outbox in self.audience.outboxes() {
+        for outbox in self.publisher.audience.outboxes() {
             outbox.push(frame.clone());
         }
     }
@@ -277,64 +225,75 @@ impl<C: RowCheck> Pipeline<C> {
                 self.waiting.retain(|begin| !begin.done.is_closed());
                 self.waiting.push(begin);
             }
+            Order::Attach(attached, epoch, done) => {
+                let here = (epoch == self.epoch).then(|| self.position());
+                if done.send(here).is_ok() && here.is_some() {
+                    attached.into_iter().for_each(|one| {
+                        self.attach(one);
+                    });
+                }
+            }
             Order::Unsubscribe(id, done) => {
-                // It may be gone already: the client's connection ended meanwhile.
-                let _ = self.audience.unsubscribe(id);
+                self.publisher.unsubscribe(id);
                 let _ = done.send(());
             }
             Order::SetViewer(connection, viewer, done) => {
-                self.audience.set_viewer(connection, &viewer);
+                self.publisher.set_viewer(connection, &viewer);
                 let _ = done.send(());
             }
             Order::Disconnect(connection) => {
-                self.waiting.retain(|begin| begin.connection != connection);
-                self.audience.disconnect(connection);
+                self.waiting
+                    .retain(|begin| begin.attached.connection != connection);
+                self.publisher.disconnect(connection);
             }
         }
-        self.move_watchers();
-        self.metrics.subscriptions.set(self.audience.len() as i64);
-    }
-
-    /// Who subscribed is judged from now on, who unsubscribed no more.
-    fn move_watchers(&mut self) {
-        for movement in self.audience.take_movements() {
-            match movement {
-                Movement::Came { viewer, target } => {
-                    if let Some(known) = self.audience.viewer(viewer) {
-                        let table = target.table.as_deref();
-                        self.check.watch(viewer, known, &target.schema, table);
-                    }
-                }
-                Movement::Went { viewer, target } => {
-                    let table = target.table.as_deref();
-                    self.check.unwatch(viewer, &target.schema, table);
-                }
-            }
-        }
+        let subscriptions = self.publisher.audience.len();
+        self.metrics.subscriptions.set(subscriptions as i64);
     }
 
     fn begin(&mut self, begin: Begin) {
         let Begin {
+            attached,
+            acknowledge,
+            done,
+        } = begin;
+        if done.is_closed() {
+            return;
+        }
+        // The acknowledgement goes first, so that no change can stand before it.
+        if let Some(frame) = acknowledge(self.position())
+            && attached.outbox.push(frame) == Pushed::Closed
+        {
+            return;
+        }
+        let id = attached.id;
+        // One that exists already was asked for again: it is acknowledged again and stays.
+        let new = self.attach(attached);
+        if done.send(()).is_err() && new {
+            self.publisher.unsubscribe(id);
+        }
+    }
+
+    /// Whether it is new.
+    fn attach(&mut self, attached: Attached) -> bool {
+        let Attached {
             id,
             connection,
             viewer,
             spec,
             outbox,
-            acknowledge,
-            done,
-        } = begin;
-        // The acknowledgement goes first, so that no change can stand before it.
-        if done.is_closed() || outbox.push(acknowledge(self.progress.cursor())) == Pushed::Closed {
-            return;
+            gate,
+        } = attached;
+        let member = Member { outbox, gate };
+        self.publisher
+            .subscribe(id, connection, &viewer, spec, member)
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            cursor: self.progress.cursor(),
+            epoch: self.epoch,
         }
-        let begun = self
-            .audience
-            .subscribe(id, connection, &viewer, spec, outbox);
-        // One that exists already was asked for again: it is acknowledged again and stays.
-        if done.send(()).is_err() && begun.is_ok() {
-            let _ = self.audience.unsubscribe(id);
-        }
-        self.move_watchers();
     }
 }
 
@@ -342,58 +301,9 @@ fn is_live(state: &watch::Receiver<StreamState>) -> bool {
     matches!(*state.borrow(), StreamState::Streaming { .. })
 }
 
-/// How long the pipeline has waited for crowded outboxes, which holds up everybody.
-///
-/// A transaction may be larger than any outbox, and a client that reads as fast as it can is not
-/// to be cut for that. So a crowded outbox is waited for, but only one that was empty a moment ago,
-/// and altogether for no more than half of the time: who reads too slowly is cut, soon. One that
-/// does not read at all must not use up what those have left that do.
-#[derive(Debug)]
-pub(crate) struct Patience {
-    left: Duration,
-    since: Instant,
-}
-
-impl Patience {
-    const MAX: Duration = Duration::from_secs(1);
-    /// For one outbox, from when it was last empty.
-    const EACH: Duration = Duration::from_millis(200);
-
-    pub(crate) fn new() -> Patience {
-        Patience {
-            left: Self::MAX,
-            since: Instant::now(),
-        }
-    }
-
-    async fn wait(&mut self, crowded: &mut Vec<Arc<Outbox>>) {
-        let begin = Instant::now();
-        self.left = (self.left + begin.duration_since(self.since) / 2).min(Self::MAX);
-        let relieved = async {
-            for outbox in crowded.drain(..) {
-                outbox.relieved(Self::EACH).await;
-            }
-        };
-        let _ = timeout(self.left, relieved).await;
-        self.since = Instant::now();
-        self.left = self.left.saturating_sub(self.since.duration_since(begin));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn one_that_does_not_read_uses_up_a_part_only() {
-        let outbox = Arc::new(Outbox::new(10));
-        assert_eq!(outbox.push(vec![0; 8].into()), Pushed::Crowded);
-        let mut patience = Patience::new();
-        for _ in 0..10 {
-            patience.wait(&mut vec![outbox.clone()]).await;
-        }
-        assert!(patience.left > Patience::MAX / 2, "{patience:?}");
-    }
 
     #[test]
     fn only_another_source_counts_anew() {

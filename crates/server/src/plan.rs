@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walcast_change::{Change, ColumnSet, Operation, Row};
+use walcast_change::{Change, ColumnSet, Epoch, Operation, Row, Shape};
 use walcast_hub::{Audience, Group, Outbox, Pushed, Seen, View};
 use walcast_pgoutput::Xid;
 use walcast_protocol::{Codec, Delivery};
@@ -132,6 +132,7 @@ impl Plan {
         verdicts: &Verdicts,
         audience: &Audience,
         codec: &dyn Codec,
+        epoch: Epoch,
         crowded: &mut Vec<Arc<Outbox>>,
     ) -> Published {
         let mut published = Published::default();
@@ -141,18 +142,23 @@ impl Plan {
         let mut frames = Frames {
             change: &planned.change,
             codec,
+            epoch,
             made: HashMap::new(),
         };
         let mut hand_out = |group: &Group, view: Option<View>| {
             let wanted = view.filter(|view| group.spec.events.contains(view.event()));
             let Some(view) = wanted else { return };
+            let view = match &group.spec.columns {
+                None => view,
+                Some(asked) => view.of_columns(&asked_for(asked, &planned.change.shape)),
+            };
             let frame = frames.get(group, view);
-            for outbox in group.outboxes() {
-                match outbox.push(frame.clone()) {
+            for member in group.members() {
+                match member.push(&planned.change, frame.clone()) {
                     Pushed::Queued => published.deliveries += 1,
                     Pushed::Crowded => {
                         published.deliveries += 1;
-                        crowded.push(outbox.clone());
+                        crowded.push(member.outbox.clone());
                     }
                     Pushed::Closed => {}
                 }
@@ -231,6 +237,12 @@ fn selects(group: &Group, row: &Row) -> Option<bool> {
     filter.map_or(Some(true), |filter| filter.selects(row))
 }
 
+/// The columns of a select list, and the key's.
+fn asked_for(asked: &[Arc<str>], shape: &Shape) -> ColumnSet {
+    let named = asked.iter().filter_map(|name| shape.column(name));
+    named.chain(shape.key.iter()).collect()
+}
+
 /// A filter on a column that the viewer may not read would tell its value.
 fn reads_filter(group: &Group, row: &Row, columns: &ColumnSet) -> bool {
     group.spec.filter.as_ref().is_none_or(|filter| {
@@ -244,23 +256,27 @@ fn reads_filter(group: &Group, row: &Row, columns: &ColumnSet) -> bool {
 struct Frames<'a> {
     change: &'a Change,
     codec: &'a dyn Codec,
-    made: HashMap<(u8, Arc<str>, View), Bytes>,
+    epoch: Epoch,
+    made: HashMap<(u8, u32, Arc<str>, View), Bytes>,
 }
 
 impl Frames<'_> {
     fn get(&mut self, group: &Group, view: View) -> Bytes {
-        let (change, codec) = (self.change, self.codec);
-        let key = (group.spec.format, group.spec.channel.clone(), view);
+        let (change, codec, epoch) = (self.change, self.codec, self.epoch);
+        let spec = &group.spec;
+        let key = (spec.format, spec.tag, spec.channel.clone(), view);
         let made = self
             .made
             .entry(key)
-            .or_insert_with_key(|(format, channel, view)| {
+            .or_insert_with_key(|(format, tag, channel, view)| {
                 let mut payload = Vec::with_capacity(256 + 2 * change.size_bytes());
                 codec.delivery(
                     &Delivery {
                         change,
                         view,
+                        epoch,
                         channel,
+                        tag: *tag,
                         format: *format,
                     },
                     &mut payload,

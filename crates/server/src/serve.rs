@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use walcast_auth::Verifier;
-use walcast_change::{Decoder, Types};
-use walcast_hub::{Audience, Closing, ConnectionLimits, Connections};
+use walcast_change::{Decoder, Epoch, Types};
+use walcast_hub::{Closing, ConnectionLimits, Connections};
 use walcast_protocol::{Codec, Native};
 use walcast_rls::{Access, CheckConfig, Connector, PostgresCheck};
 use walcast_source::{LostSlot, SlotKind, SlotName, Source, SourceConfig, connect_sql};
@@ -23,10 +23,12 @@ use crate::metrics::Metrics;
 use crate::migrate::migrate;
 use crate::order::ORDERS_MAX;
 use crate::page::Page;
-use crate::pipeline::{BatchLimits, Patience, Pipeline, Progress};
+use crate::pipeline::{Pipeline, Progress};
+use crate::publisher::{BatchLimits, Publisher};
 use crate::ready::Readiness;
-use crate::session::{SessionSettings, Shared};
+use crate::replay::Replay;
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
+use crate::shared::{SessionSettings, Shared};
 use crate::socket::SocketSettings;
 use crate::sockets::Sockets;
 
@@ -118,6 +120,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         verifier,
         access,
         orders,
+        Replay,
         connections,
         metrics.clone(),
         session_settings,
@@ -130,7 +133,6 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         metrics: metrics.clone(),
         readiness,
         page,
-        codec: CODEC,
         socket: SocketSettings {
             message_bytes_max: config.message_bytes_max,
             write_timeout: config.write_timeout,
@@ -158,17 +160,15 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         source,
         decoder: Decoder::new(Types::default()),
         describe: Describe::new(database_url, events_watched),
-        check,
-        audience: Audience::new(),
+        publisher: Publisher::new(check, CODEC, metrics.clone()),
         orders: orders_taken,
-        codec: CODEC,
         limits: BatchLimits {
             changes_max: config.batch_changes_max,
             bytes_max: config.batch_bytes_max,
         },
         metrics,
         progress: Progress::default(),
-        patience: Patience::new(),
+        epoch: Epoch::default(),
         waiting: Vec::new(),
     };
     // A task of its own: run from the main future, every message would wake another thread.

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use walcast_hub::{Closing, Outbox, Pending};
 use walcast_websocket::{CloseCode, Decoder, Incoming, Limits, OpCode, close_frame, frame};
 
-use crate::session::Session;
+use crate::session::{Message, Session};
 use crate::stream::Stream;
 
 /// What holds for every socket.
@@ -126,8 +126,13 @@ async fn read_loop(
 async fn receive(incoming: Incoming, session: &mut Session) -> Option<End> {
     match incoming {
         // Boxed: what a command needs exists only while it is carried out.
-        Incoming::Text(message) | Incoming::Binary(message) => {
-            Box::pin(session.receive(&message)).await.map(End::Ours)
+        Incoming::Text(message) => {
+            let message = Message::Text(message);
+            Box::pin(session.receive(message)).await.map(End::Ours)
+        }
+        Incoming::Binary(message) => {
+            let message = Message::Binary(message);
+            Box::pin(session.receive(message)).await.map(End::Ours)
         }
         Incoming::Ping(payload) => {
             session.outbox().push(frame(OpCode::Pong, &payload));

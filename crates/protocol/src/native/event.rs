@@ -1,10 +1,12 @@
 //! A change → its payload.
 
-use walcast_change::{Change, ColumnSet, Row, unchanged, write_record, write_string};
+use std::io::Write;
+
+use walcast_change::{Change, ColumnSet, Position, Row, unchanged, write_record, write_string};
 use walcast_hub::View;
 
 use super::POSTGRES_CHANGES;
-use crate::{Delivery, write_timestamp};
+use crate::{Delivery, SnapshotRows, write_timestamp};
 
 pub(super) fn write(delivery: &Delivery<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(match delivery.format {
@@ -25,10 +27,32 @@ pub(super) fn write(delivery: &Delivery<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(br#","commit_timestamp":""#);
     write_timestamp(delivery.change.commit_time, out);
     out.extend_from_slice(br#"","cursor":""#);
-    out.extend_from_slice(delivery.change.cursor.to_string().as_bytes());
-    out.push(b'"');
+    let position = Position {
+        cursor: delivery.change.cursor,
+        epoch: delivery.epoch,
+    };
+    write!(out, "{position}\"").expect("a vector takes what is written");
     rows(delivery.change, delivery.view, out);
     out.extend_from_slice(b"}}");
+}
+
+/// `{"type":"snapshot",…,"payload":{"records":[…],"sent":…}}`
+pub(super) fn write_snapshot(snapshot: &SnapshotRows<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"type":"snapshot","channel":"#);
+    write_string(snapshot.channel.as_bytes(), out);
+    write!(
+        out,
+        r#","subscription_id":"{}","payload":{{"records":["#,
+        snapshot.id
+    )
+    .expect("a vector takes what is written");
+    for (nth, row) in snapshot.rows.iter().enumerate() {
+        if nth > 0 {
+            out.push(b',');
+        }
+        write_record(row, snapshot.columns, out);
+    }
+    write!(out, r#"],"sent":{}}}}}"#, snapshot.sent).expect("a vector takes what is written");
 }
 
 fn event_name(view: &View) -> &'static str {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use walcast_hub::{Events, Filter, Target};
 
 use super::{BROADCAST, POSTGRES_CHANGES};
-use crate::{Code, Command, Refusal, Subscribe, parse_channel};
+use crate::{Code, Command, Refusal, Start, Subscribe, parse_channel};
 
 #[derive(Deserialize)]
 struct Incoming<'a> {
@@ -21,6 +21,9 @@ struct Incoming<'a> {
     config: Option<Config>,
     token: Option<String>,
     subscription_id: Option<IdText>,
+    since: Option<String>,
+    #[serde(default)]
+    snapshot: bool,
 }
 
 /// How the Fluxbase SDK names a table.
@@ -63,6 +66,7 @@ pub(super) fn decode(message: &[u8]) -> Result<Command, Refusal> {
 }
 
 fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
+    let start = start(&incoming)?;
     let channel = incoming.channel.unwrap_or_default();
     let (format, named) = match incoming.config {
         Some(config) => (POSTGRES_CHANGES, config),
@@ -120,7 +124,26 @@ fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
         events,
         filter,
         format,
+        start,
     })
+}
+
+fn start(incoming: &Incoming<'_>) -> Result<Start, Refusal> {
+    let failed = |text: String| {
+        let channel = incoming.channel.clone().unwrap_or_default();
+        Refusal::new(Code::SubscriptionFailed, text).on(channel)
+    };
+    match (&incoming.since, incoming.snapshot) {
+        (None, false) => Ok(Start::Now),
+        (None, true) => Ok(Start::Snapshot),
+        (Some(since), false) => match since.parse() {
+            Ok(position) => Ok(Start::Since(position)),
+            Err(error) => Err(failed(format!("since: {error}"))),
+        },
+        (Some(_), true) => Err(failed(
+            "since and snapshot exclude each other: a snapshot begins anew".to_owned(),
+        )),
+    }
 }
 
 /// A name of 63 characters takes at most this many bytes.

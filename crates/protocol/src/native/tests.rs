@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walcast_change::{Change, ColumnSet, Cursor, Decoder, Step, Types};
+use walcast_change::{Change, ColumnSet, Cursor, Decoder, Epoch, Position, Step, Types};
 use walcast_hub::{Events, Filter, SubscriptionId, View};
 use walcast_pgoutput::{
     Begin, Column, Delete, Insert, Lsn, Message, OldRow, PgTime, Relation, RelationId,
@@ -67,7 +67,9 @@ fn written(change: &Change, view: View, format: u8) -> serde_json::Value {
     let delivery = Delivery {
         change,
         view: &view,
+        epoch: Epoch(0xab),
         channel: "table:\"users\"",
+        tag: 0,
         format,
     };
     Native.delivery(&delivery, &mut out);
@@ -81,7 +83,7 @@ fn both() -> Arc<ColumnSet> {
 fn payload(fields: serde_json::Value) -> serde_json::Value {
     let mut payload = serde_json::json!({
         "schema": "public", "table": "users",
-        "commit_timestamp": "2000-01-01T00:00:00.000000Z", "cursor": "0/16B3748:0",
+        "commit_timestamp": "2000-01-01T00:00:00.000000Z", "cursor": "0/16B3748:0@000000ab",
     });
     for (name, value) in fields.as_object().expect("an object") {
         payload[name] = value.clone();
@@ -199,6 +201,7 @@ fn commands() {
         events: Events::ALL,
         filter: None,
         format: BROADCAST,
+        start: Start::Now,
     };
     let filter = Some(Filter::parse("id=eq.1").expect("a filter"));
     for (message, expected) in [
@@ -330,15 +333,19 @@ fn what_the_server_says() {
         events: Events::ALL,
         filter: None,
         format: BROADCAST,
+        start: Start::Now,
     };
-    let cursor = Cursor {
-        commit_lsn: Lsn(1),
-        ordinal: 2,
+    let position = Position {
+        cursor: Cursor {
+            commit_lsn: Lsn(1),
+            ordinal: 2,
+        },
+        epoch: Epoch(0xab),
     };
     let subscribed = Acknowledgement::Subscribed {
         id: SubscriptionId(7),
         subscribe: &subscribe,
-        cursor,
+        position,
     };
     let said = |write: &dyn Fn(&mut Vec<u8>)| -> serde_json::Value {
         let mut out = Vec::new();
@@ -349,7 +356,7 @@ fn what_the_server_says() {
     assert_eq!(ack["type"], "ack");
     assert_eq!(ack["channel"], "table:users");
     assert_eq!(ack["status"], "subscribed");
-    assert_eq!(ack["cursor"], "0/1:2");
+    assert_eq!(ack["cursor"], "0/1:2@000000ab");
     assert_eq!(ack["subscription_id"], ack["payload"]["subscription_id"]);
     let pong = said(&|out| Native.acknowledgement(&Acknowledgement::Pong, out));
     assert_eq!(pong, serde_json::json!({"type": "pong"}));

@@ -1,0 +1,213 @@
+//! Holds a subscription's live frames back while what came before them is still being sent.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use walcast_change::Cursor;
+use walcast_pgoutput::{Lsn, Xid};
+
+use crate::{Outbox, Pushed};
+
+/// Between the pipeline and one subscription's outbox. Closed at first: frames wait. Whoever sends
+/// what came before (missed changes, a snapshot) opens it, once, and what waited follows in order.
+#[derive(Debug)]
+pub struct Gate {
+    bytes_max: usize,
+    state: Mutex<State>,
+}
+
+/// Which changes are not delivered through a gate, since the subscriber has them already.
+pub struct Skip {
+    /// No change of a transaction that committed after this is skipped.
+    pub until: Lsn,
+    pub has: Box<dyn Fn(Cursor, Xid) -> bool + Send + Sync>,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed {
+        held: VecDeque<Held>,
+        bytes: usize,
+    },
+    Open(Option<Skip>),
+    /// More waited than may wait.
+    Overflowed,
+}
+
+#[derive(Debug)]
+struct Held {
+    cursor: Cursor,
+    xid: Xid,
+    frame: Bytes,
+}
+
+impl Skip {
+    /// Everything up to `cursor`.
+    pub fn up_to(cursor: Cursor) -> Skip {
+        Skip {
+            until: cursor.commit_lsn,
+            has: Box::new(move |at, _| at <= cursor),
+        }
+    }
+
+    fn skips(&self, cursor: Cursor, xid: Xid) -> bool {
+        cursor.commit_lsn <= self.until && (self.has)(cursor, xid)
+    }
+}
+
+impl fmt::Debug for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Skip(until {})", self.until)
+    }
+}
+
+impl Gate {
+    /// A closed gate, behind which at most `bytes_max` may wait.
+    pub fn closed(bytes_max: usize) -> Arc<Gate> {
+        Arc::new(Gate {
+            bytes_max,
+            state: Mutex::new(State::Closed {
+                held: VecDeque::new(),
+                bytes: 0,
+            }),
+        })
+    }
+
+    /// An open gate that lets everything pass but what `skip` names.
+    pub fn open_but(skip: Skip) -> Arc<Gate> {
+        Arc::new(Gate {
+            bytes_max: 0,
+            state: Mutex::new(State::Open(Some(skip))),
+        })
+    }
+
+    /// A frame on its way to `outbox`: held, passed or skipped. Too much that waits ends the
+    /// connection like an outbox that is full: nothing is left out silently.
+    pub fn push(&self, cursor: Cursor, xid: Xid, frame: Bytes, outbox: &Outbox) -> Pushed {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Closed { held, bytes } => {
+                *bytes += frame.len();
+                if *bytes > self.bytes_max && !held.is_empty() {
+                    *state = State::Overflowed;
+                    outbox.close_slow();
+                    return Pushed::Closed;
+                }
+                held.push_back(Held { cursor, xid, frame });
+                Pushed::Queued
+            }
+            State::Open(skip) => {
+                if let Some(known) = skip {
+                    if known.skips(cursor, xid) {
+                        return Pushed::Queued;
+                    }
+                    if cursor.commit_lsn > known.until {
+                        *skip = None;
+                    }
+                }
+                outbox.push(frame)
+            }
+            State::Overflowed => Pushed::Closed,
+        }
+    }
+
+    /// Pushes what waited, except for what `skip` names, then the frame of `mark`, which is given
+    /// the cursor of the last that waited; from then on everything passes.
+    pub fn open(
+        &self,
+        skip: Option<Skip>,
+        mark: impl FnOnce(Option<Cursor>) -> Bytes,
+        outbox: &Outbox,
+    ) -> Pushed {
+        let mut state = self.state.lock();
+        let State::Closed { held, .. } = &mut *state else {
+            return Pushed::Closed;
+        };
+        let held = std::mem::take(held);
+        let last = held.back().map(|held| held.cursor);
+        for Held { cursor, xid, frame } in held {
+            if !skip.as_ref().is_some_and(|skip| skip.skips(cursor, xid)) {
+                outbox.push(frame);
+            }
+        }
+        *state = State::Open(skip);
+        outbox.push(mark(last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Closing, Pending};
+
+    fn at(lsn: u64, ordinal: u64) -> Cursor {
+        Cursor {
+            commit_lsn: Lsn(lsn),
+            ordinal,
+        }
+    }
+
+    async fn taken(outbox: &Outbox) -> Vec<u8> {
+        let mut frames = Vec::new();
+        match outbox.bytes() {
+            0 => return Vec::new(),
+            _ => outbox.take(&mut frames, 99).await,
+        };
+        frames.concat()
+    }
+
+    #[tokio::test]
+    async fn what_waits_follows_in_order_and_what_is_known_is_skipped() {
+        let outbox = Outbox::new(1000);
+        let gate = Gate::closed(100);
+        for (lsn, frame) in [(10, "a"), (20, "b"), (30, "c")] {
+            let pushed = gate.push(at(lsn, 0), Xid(lsn as u32), frame.into(), &outbox);
+            assert_eq!(pushed, Pushed::Queued);
+        }
+        assert_eq!(outbox.bytes(), 0, "nothing passes a closed gate");
+        let skip = Skip {
+            until: Lsn(40),
+            has: Box::new(|_, xid| xid.0 == 20 || xid.0 == 40),
+        };
+        let mark = |last: Option<Cursor>| {
+            assert_eq!(last, Some(at(30, 0)));
+            "!".into()
+        };
+        gate.open(Some(skip), mark, &outbox);
+        for (lsn, frame) in [(35, "d"), (40, "e"), (41, "f"), (42, "g")] {
+            gate.push(at(lsn, 0), Xid(lsn as u32), frame.into(), &outbox);
+        }
+        assert_eq!(taken(&outbox).await, b"ac!dfg");
+        assert_eq!(gate.open(None, |_| "!".into(), &outbox), Pushed::Closed);
+    }
+
+    #[tokio::test]
+    async fn an_open_gate_skips_up_to_its_cursor() {
+        let outbox = Outbox::new(1000);
+        let gate = Gate::open_but(Skip::up_to(at(10, 1)));
+        for (lsn, ordinal, frame) in [(9, 7, "a"), (10, 1, "b"), (10, 2, "c"), (11, 0, "d")] {
+            gate.push(at(lsn, ordinal), Xid(1), frame.into(), &outbox);
+        }
+        assert_eq!(taken(&outbox).await, b"cd");
+    }
+
+    #[tokio::test]
+    async fn too_much_that_waits_ends_the_connection() {
+        let outbox = Outbox::new(1000);
+        let gate = Gate::closed(3);
+        assert_eq!(
+            gate.push(at(1, 0), Xid(1), "ab".into(), &outbox),
+            Pushed::Queued
+        );
+        assert_eq!(
+            gate.push(at(1, 1), Xid(1), "cd".into(), &outbox),
+            Pushed::Closed
+        );
+        assert_eq!(gate.open(None, |_| "!".into(), &outbox), Pushed::Closed);
+        let end = outbox.take(&mut Vec::new(), 9).await;
+        assert_eq!(end, Pending::Closed(Closing::Slow));
+    }
+}

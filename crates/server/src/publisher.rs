@@ -1,0 +1,154 @@
+//! From changes to outboxes: who subscribed, who may see, one frame for each class of them. The
+//! pipeline has one for what is live, and every walk through the log one for those it catches up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use walcast_change::{Change, Epoch};
+use walcast_hub::{Audience, ConnId, Member, Movement, Spec, SubscriptionId};
+use walcast_protocol::Codec;
+use walcast_rls::{RowCheck, Viewer};
+
+use crate::metrics::Metrics;
+use crate::patience::Patience;
+use crate::plan::{Plan, Verdicts};
+
+/// Changes times groups of subscriptions in one batch.
+const PAIRS_MAX: usize = 50_000;
+
+/// How much one batch may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchLimits {
+    pub(crate) changes_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+impl BatchLimits {
+    pub(crate) fn reached(self, plan: &Plan) -> bool {
+        plan.len() >= self.changes_max
+            || plan.bytes() >= self.bytes_max
+            || plan.pairs() >= PAIRS_MAX
+    }
+}
+
+pub(crate) struct Publisher<C> {
+    pub(crate) audience: Audience,
+    pub(crate) check: C,
+    pub(crate) codec: &'static dyn Codec,
+    pub(crate) metrics: Arc<Metrics>,
+    patience: Patience,
+}
+
+impl<C: RowCheck> Publisher<C> {
+    pub(crate) fn new(check: C, codec: &'static dyn Codec, metrics: Arc<Metrics>) -> Publisher<C> {
+        Publisher {
+            audience: Audience::new(),
+            check,
+            codec,
+            metrics,
+            patience: Patience::new(),
+        }
+    }
+
+    /// Adds a change to the batch if anybody subscribed to its table.
+    pub(crate) fn add(&self, change: Change, plan: &mut Plan) {
+        if self.audience.wants(&change.shape) {
+            let cost = self.check.cost(&change.shape);
+            plan.add(change, &self.audience, cost);
+        }
+    }
+
+    /// Asks row-level security about the whole batch at once and hands everybody what is theirs.
+    pub(crate) async fn publish(&mut self, plan: &Plan, epoch: Epoch) {
+        if plan.is_empty() {
+            return;
+        }
+        let audience = &self.audience;
+        let wants = |question: usize, viewer: u32| plan.wants(question, viewer, audience);
+        let verdicts = Verdicts {
+            sightings: self.check.sweep(&plan.questions, &wants).await,
+            truncations: self.judge_truncations(plan).await,
+        };
+        let mut crowded = Vec::new();
+        for at in 0..plan.len() {
+            let published = plan.publish(
+                at,
+                &verdicts,
+                &self.audience,
+                self.codec,
+                epoch,
+                &mut crowded,
+            );
+            self.metrics.published(published);
+            if !crowded.is_empty() {
+                self.patience.wait(&mut crowded).await;
+            }
+        }
+    }
+
+    async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<bool>> {
+        let mut allowed = HashMap::new();
+        for (at, change, viewers) in plan.truncations() {
+            // One answer for each, in their order: none may be left out.
+            let viewers = viewers.iter().map(|number| {
+                let viewer = self.audience.viewer(*number);
+                viewer
+                    .expect("a group's viewer is among the viewers")
+                    .clone()
+            });
+            let viewers: Vec<_> = viewers.collect();
+            allowed.insert(at, self.check.table(&change.shape, &viewers).await);
+        }
+        allowed
+    }
+
+    /// Whether it is new: one that exists already stays as it is.
+    pub(crate) fn subscribe(
+        &mut self,
+        id: SubscriptionId,
+        connection: ConnId,
+        viewer: &Viewer,
+        spec: Arc<Spec>,
+        member: Member,
+    ) -> bool {
+        let begun = self
+            .audience
+            .subscribe(id, connection, viewer, spec, member);
+        self.move_watchers();
+        begun.is_ok()
+    }
+
+    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
+        // It may be gone already: the client's connection ended meanwhile.
+        let _ = self.audience.unsubscribe(id);
+        self.move_watchers();
+    }
+
+    pub(crate) fn set_viewer(&mut self, connection: ConnId, viewer: &Viewer) {
+        self.audience.set_viewer(connection, viewer);
+        self.move_watchers();
+    }
+
+    pub(crate) fn disconnect(&mut self, connection: ConnId) {
+        self.audience.disconnect(connection);
+        self.move_watchers();
+    }
+
+    /// Who subscribed is judged from now on, who unsubscribed no more.
+    fn move_watchers(&mut self) {
+        for movement in self.audience.take_movements() {
+            match movement {
+                Movement::Came { viewer, target } => {
+                    if let Some(known) = self.audience.viewer(viewer) {
+                        let table = target.table.as_deref();
+                        self.check.watch(viewer, known, &target.schema, table);
+                    }
+                }
+                Movement::Went { viewer, target } => {
+                    let table = target.table.as_deref();
+                    self.check.unwatch(viewer, &target.schema, table);
+                }
+            }
+        }
+    }
+}

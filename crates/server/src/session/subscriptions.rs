@@ -1,0 +1,264 @@
+//! The table subscriptions of one connection, or of one channel of it: asked of the database, then
+//! ordered from the pipeline.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info};
+use walcast_change::Position;
+use walcast_hub::{ConnId, Gate, Outbox, Spec, SubscriptionId};
+use walcast_protocol::{Code, Refusal, Start};
+use walcast_rls::Viewer;
+
+use crate::order::{Acknowledge, Attached, Begin, Order};
+use crate::replay::Resume;
+use crate::shared::Shared;
+use crate::snapshot::{self, Snapshot};
+
+/// Judged as one viewer, and ended together.
+pub(crate) struct Subscriptions {
+    shared: Arc<Shared>,
+    connection: ConnId,
+    outbox: Arc<Outbox>,
+    begun: HashMap<SubscriptionId, Begun>,
+    /// The pipeline may know of subscriptions, even of one that was never confirmed.
+    known_to_pipeline: bool,
+    /// And so may the replay.
+    known_to_replay: bool,
+}
+
+struct Begun {
+    spec: Arc<Spec>,
+    /// Reads the rows that it begins with. Ends with the subscription.
+    _snapshot: Option<AbortOnDropHandle<()>>,
+}
+
+/// What the dialect says while a subscription begins.
+pub(crate) struct Words {
+    /// It is live, or it is known from where it will be caught up.
+    pub(crate) acknowledge: Box<dyn FnOnce(Position) -> Bytes + Send>,
+    /// It has been caught up: nothing is missing up to here.
+    pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
+}
+
+/// How long the question who may subscribe may wait for its answer, behind those of the others.
+const ACCESS_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a subscription may wait for the stream to be live.
+const LIVE_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Subscriptions {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        connection: ConnId,
+        outbox: Arc<Outbox>,
+    ) -> Subscriptions {
+        Subscriptions {
+            shared,
+            connection,
+            outbox,
+            begun: HashMap::new(),
+            known_to_pipeline: false,
+            known_to_replay: false,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.begun.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.begun.is_empty()
+    }
+
+    pub(crate) fn contains(&self, id: SubscriptionId) -> bool {
+        self.begun.contains_key(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SubscriptionId, &Arc<Spec>)> {
+        self.begun.iter().map(|(id, begun)| (*id, &begun.spec))
+    }
+
+    pub(crate) fn find(&self, spec: &Spec) -> Option<SubscriptionId> {
+        let mut own = self.iter();
+        own.find(|(_, known)| ***known == *spec).map(|(id, _)| id)
+    }
+
+    /// Begins a subscription that was authorized, and waits until it is acknowledged.
+    pub(crate) async fn begin(
+        &mut self,
+        id: SubscriptionId,
+        viewer: Viewer,
+        spec: Arc<Spec>,
+        start: Start,
+        words: Words,
+    ) -> Result<(), Refusal> {
+        let mut attached = Attached {
+            id,
+            connection: self.connection,
+            viewer,
+            spec: spec.clone(),
+            outbox: self.outbox.clone(),
+            gate: None,
+        };
+        let acknowledge = words.acknowledge;
+        let snapshot = match start {
+            Start::Now => {
+                let acknowledge = Box::new(|position| Some(acknowledge(position)));
+                self.live(attached, acknowledge).await?;
+                None
+            }
+            Start::Since(since) => {
+                self.known_to_replay = true;
+                self.known_to_pipeline = true;
+                let resume = Resume {
+                    attached,
+                    since,
+                    acknowledge,
+                    caught_up: words.caught_up,
+                };
+                self.shared.replay.resume(resume).await?;
+                None
+            }
+            Start::Snapshot => {
+                let gate = Gate::closed(self.shared.settings.outbox_bytes_max);
+                attached.gate = Some(gate);
+                let snapshot = Snapshot::new(self.shared.clone(), attached.clone());
+                let snapshot = snapshot.open().await?;
+                let acknowledge = Box::new(|position| Some(acknowledge(position)));
+                self.live(attached, acknowledge).await?;
+                Some(AbortOnDropHandle::new(tokio::spawn(snapshot::send(
+                    snapshot,
+                ))))
+            }
+        };
+        debug!(
+            connection = self.connection.0,
+            subscription = id.0,
+            "subscribed"
+        );
+        let begun = Begun {
+            spec,
+            _snapshot: snapshot,
+        };
+        self.begun.insert(id, begun);
+        Ok(())
+    }
+
+    async fn live(&mut self, attached: Attached, acknowledge: Acknowledge) -> Result<(), Refusal> {
+        let channel = attached.spec.channel.clone();
+        let (done, live) = oneshot::channel();
+        let begin = Begin {
+            attached,
+            acknowledge,
+            done,
+        };
+        self.known_to_pipeline = true;
+        let sent = self.shared.orders.send(Order::Subscribe(begin));
+        let live = timeout(LIVE_PATIENCE, async {
+            sent.await.is_ok() && live.await.is_ok()
+        });
+        match live.await {
+            Ok(true) => Ok(()),
+            _ => {
+                let text =
+                    "the stream of changes is not available right now; try again in a moment";
+                Err(Refusal::new(Code::SubscriptionFailed, text).on(&*channel))
+            }
+        }
+    }
+
+    /// Whether `viewer` may subscribe to what `spec` names.
+    pub(crate) async fn authorize(&self, viewer: &Viewer, spec: &Spec) -> Result<(), Refusal> {
+        let refuse = |code, text: String| Refusal::new(code, text).on(&*spec.channel);
+        let target = &spec.target;
+        let asked = spec.filter.as_ref().map(|filter| &**filter.column());
+        let access = &self.shared.access;
+        let granted = async {
+            match &target.table {
+                Some(table) => {
+                    let columns = asked.as_slice();
+                    access.table(viewer, &target.schema, table, columns).await
+                }
+                None => access.schema(viewer, &target.schema).await,
+            }
+        };
+        // The session's clock stands still meanwhile.
+        let granted = timeout(ACCESS_PATIENCE, granted).await.map_err(|_| {
+            refuse(
+                Code::SubscriptionFailed,
+                "access can't be checked at the moment".to_owned(),
+            )
+        })?;
+        let types = granted.map_err(|error| {
+            info!(connection = self.connection.0, channel = ?spec.channel, role = %viewer.role, reason = %error.reason(), "subscription refused");
+            refuse(if error.is_final() { Code::Forbidden } else { Code::SubscriptionFailed }, error.to_string())
+        })?;
+        if let Some(filter) = &spec.filter
+            && let Some(oid) = types.first()
+        {
+            let checked = filter.check(*oid);
+            checked.map_err(|error| refuse(Code::SubscriptionFailed, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn drop(&mut self, id: SubscriptionId) {
+        self.begun.remove(&id);
+        if self.known_to_replay {
+            self.shared.replay.unsubscribe(id).await;
+        }
+        let (done, ended) = oneshot::channel();
+        let order = Order::Unsubscribe(id, done);
+        if self.shared.orders.send(order).await.is_ok() {
+            let _ = ended.await;
+        }
+    }
+
+    /// All are judged as `viewer` from now on. First the view, which counts for every change, then
+    /// what can't be subscribed to any more: these end, and are returned.
+    pub(crate) async fn set_viewer(&mut self, viewer: &Viewer) -> Vec<Refusal> {
+        if self.known_to_replay {
+            let replay = &self.shared.replay;
+            replay.set_viewer(self.connection, viewer.clone()).await;
+        }
+        let (done, set) = oneshot::channel();
+        let order = Order::SetViewer(self.connection, viewer.clone(), done);
+        if self.known_to_pipeline && self.shared.orders.send(order).await.is_ok() {
+            let _ = set.await;
+        }
+        self.end_forbidden(viewer).await
+    }
+
+    /// If it can't be found out what is forbidden, everything stays: every change is judged anyway.
+    async fn end_forbidden(&mut self, viewer: &Viewer) -> Vec<Refusal> {
+        let begun: Vec<_> = self.iter().map(|(id, spec)| (id, spec.clone())).collect();
+        let mut ended = Vec::new();
+        for (id, spec) in begun {
+            match self.authorize(viewer, &spec).await {
+                Err(refusal) if refusal.code == Code::Forbidden => {
+                    self.drop(id).await;
+                    ended.push(refusal);
+                }
+                Ok(()) => {}
+                Err(_) => break,
+            }
+        }
+        ended
+    }
+
+    pub(crate) async fn end(&mut self) {
+        self.begun.clear();
+        if std::mem::take(&mut self.known_to_replay) {
+            self.shared.replay.disconnect(self.connection).await;
+        }
+        if std::mem::take(&mut self.known_to_pipeline) {
+            let order = Order::Disconnect(self.connection);
+            let _ = self.shared.orders.send(order).await;
+        }
+    }
+}

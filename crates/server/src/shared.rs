@@ -1,0 +1,67 @@
+//! What all sessions share, whatever their dialect.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use walcast_auth::Verifier;
+use walcast_hub::Connections;
+use walcast_rls::Access;
+
+use crate::metrics::Metrics;
+use crate::order::Orders;
+use crate::replay::Replay;
+
+pub(crate) struct Shared {
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) access: Access,
+    pub(crate) orders: Orders,
+    pub(crate) replay: Replay,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: SessionSettings,
+    ids: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct SessionSettings {
+    pub(crate) subscriptions_max: usize,
+    pub(crate) messages_per_minute_max: u32,
+    pub(crate) outbox_bytes_max: usize,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) ping_interval: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) expiry_warning: Duration,
+    pub(crate) leeway: Duration,
+    /// What follows an expired token: the anonymous role, or the end.
+    pub(crate) downgrade: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        verifier: Arc<Verifier>,
+        access: Access,
+        orders: Orders,
+        replay: Replay,
+        connections: Arc<Connections>,
+        metrics: Arc<Metrics>,
+        settings: SessionSettings,
+    ) -> Shared {
+        let ids = AtomicU64::new(1);
+        Shared {
+            verifier,
+            access,
+            orders,
+            replay,
+            connections,
+            metrics,
+            settings,
+            ids,
+        }
+    }
+
+    /// A number that was not given before: for a connection, a channel, a subscription.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
