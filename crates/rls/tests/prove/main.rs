@@ -46,6 +46,10 @@ async fn policies() -> Result<()> {
         figures.visible > figures.verdicts / 10 && figures.visible < figures.verdicts * 9 / 10,
         "says too little"
     );
+    for (way, verdicts) in figures.ways() {
+        // by key: only what was not sent, which the traps have
+        assert!(verdicts > 0 || way == "key", "nothing was judged by {way}");
+    }
     assert!(
         figures.given_up * 100 <= figures.verdicts,
         "too many were given up"

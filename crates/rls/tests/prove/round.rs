@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use walcast_change::{Cell, Change, ColumnSet, Row};
 use walcast_pgoutput::Xid;
 use walcast_rls::{
-    Batch, CheckConfig, Counts, PostgresCheck, Question, RowCheck, Verdict, Version, Viewer,
+    Batch, CheckConfig, Counts, PostgresCheck, Question, RowCheck, TierCounts, Verdict, Version,
+    Viewer,
 };
 
 use crate::crowd::{ROLES, crowd};
@@ -406,6 +407,21 @@ fn same(row: &Row, seen: &Arc<ColumnSet>, names: &HashSet<String>) -> bool {
 }
 
 impl Figures {
+    /// Verdicts by the way that they were reached.
+    pub(crate) fn ways(&self) -> [(&'static str, u64); 5] {
+        let sum = |of: fn(&Counts) -> TierCounts| {
+            let ways = self.counts.iter().map(of);
+            ways.map(|way| way.visible + way.hidden).sum()
+        };
+        [
+            ("privileges", sum(|counts| counts.privileges)),
+            ("index", sum(|counts| counts.index)),
+            ("set", sum(|counts| counts.set)),
+            ("image", sum(|counts| counts.image)),
+            ("key", sum(|counts| counts.key)),
+        ]
+    }
+
     pub(crate) fn print(&self, first: u64, last: u64, took: Duration) {
         let sum = |of: fn(&Counts) -> u64| self.counts.iter().map(of).sum::<u64>();
         println!("seeds {first} to {last}, {} s", took.as_secs());
@@ -414,12 +430,10 @@ impl Figures {
             self.verdicts, self.visible, self.tables, self.policies
         );
         println!("mismatches: {}", self.mismatches);
-        println!(
-            "privileges {}, image {}, key {}",
-            sum(|counts| counts.privileges.visible + counts.privileges.hidden),
-            sum(|counts| counts.image.visible + counts.image.hidden),
-            sum(|counts| counts.key.visible + counts.key.hidden)
-        );
+        println!("by way (index and set: of sweeps, those who see the row only):");
+        for (way, verdicts) in self.ways() {
+            println!("  {way} {verdicts}");
+        }
         println!(
             "denied by an error: {}; given up and right when asked alone: {}; old rows with the key alone: {}; let through by the policies where SELECT fails as a whole: {}",
             sum(|counts| counts.errors.values().sum()),
