@@ -11,22 +11,36 @@ use crate::JsonType;
 
 /// How a value of the built-in type `oid` becomes JSON; `None` for every other type.
 pub(crate) fn json_type(oid: u32) -> Option<JsonType> {
-    let named = |wanted: u32| move |(oid, ..): &&(u32, u32, Scalar)| *oid == wanted;
-    if let Some((_, _, scalar)) = TYPES.iter().find(named(oid)) {
-        return Some(scalar.json_type());
-    }
-    let is_array = |(_, array, _): &&(u32, u32, Scalar)| *array == oid && oid != NONE;
-    let (element_oid, _, element) = TYPES.iter().find(is_array)?;
-    Some(JsonType::Array {
-        element: Arc::new(element.json_type()),
-        delimiter: if *element_oid == BOX { b';' } else { b',' },
+    let (builtin, is_array) = find(oid)?;
+    let (element_oid, _, _, scalar) = *builtin;
+    Some(match is_array {
+        false => scalar.json_type(),
+        true => JsonType::Array {
+            element: Arc::new(scalar.json_type()),
+            delimiter: if element_oid == BOX { b';' } else { b',' },
+        },
+    })
+}
+
+/// What `pg_type` calls the built-in type `oid`: arrays have their element's name after a `_`.
+pub(crate) fn name(oid: u32) -> Option<Arc<str>> {
+    let ((_, _, name, _), is_array) = find(oid)?;
+    Some(match is_array {
+        false => (*name).into(),
+        true => format!("_{name}").into(),
     })
 }
 
 /// Whether [`json_type`] knows `oid`.
 pub(crate) fn contains(oid: u32) -> bool {
-    let has = |(scalar, array, _): &(u32, u32, Scalar)| *scalar == oid || *array == oid;
-    oid != NONE && TYPES.iter().any(has)
+    find(oid).is_some()
+}
+
+/// The type, and whether `oid` is that of its array.
+fn find(oid: u32) -> Option<(&'static Builtin, bool)> {
+    let has = |(scalar, array, ..): &&Builtin| *scalar == oid || *array == oid;
+    let found = TYPES.iter().find(has).filter(|_| oid != NONE)?;
+    Some((found, found.1 == oid))
 }
 
 #[derive(Clone, Copy)]
@@ -66,92 +80,94 @@ const NONE: u32 = 0;
 /// The one built-in type whose elements are not separated by commas.
 const BOX: u32 = 603;
 
-/// A type, its array type, how a value stands in JSON.
+/// A type, its array type, its name, how a value stands in JSON.
+type Builtin = (u32, u32, &'static str, Scalar);
+
 #[rustfmt::skip]
-const TYPES: &[(u32, u32, Scalar)] = &[
-    (16, 1000, Bool), // bool
-    (17, 1001, String), // bytea
-    (18, 1002, String), // char
-    (19, 1003, String), // name
-    (20, 1016, Number), // int8
-    (21, 1005, Number), // int2
-    (22, 1006, NumberVector), // int2vector
-    (23, 1007, Number), // int4
-    (24, 1008, String), // regproc
-    (25, 1009, String), // text
-    (26, 1028, String), // oid
-    (27, 1010, String), // tid
-    (28, 1011, String), // xid
-    (29, 1012, String), // cid
-    (30, 1013, StringVector), // oidvector
-    (114, 199, Json), // json
-    (142, 143, String), // xml
-    (194, 0, String), // pg_node_tree
-    (600, 1017, String), // point
-    (601, 1018, String), // lseg
-    (602, 1019, String), // path
-    (603, 1020, String), // box
-    (604, 1027, String), // polygon
-    (628, 629, String), // line
-    (650, 651, String), // cidr
-    (700, 1021, Number), // float4
-    (701, 1022, Number), // float8
-    (718, 719, String), // circle
-    (774, 775, String), // macaddr8
-    (790, 791, String), // money
-    (829, 1040, String), // macaddr
-    (869, 1041, String), // inet
-    (1033, 1034, String), // aclitem
-    (1042, 1014, String), // bpchar
-    (1043, 1015, String), // varchar
-    (1082, 1182, String), // date
-    (1083, 1183, String), // time
-    (1114, 1115, Timestamp), // timestamp
-    (1184, 1185, Timestamp), // timestamptz
-    (1186, 1187, String), // interval
-    (1266, 1270, String), // timetz
-    (1560, 1561, String), // bit
-    (1562, 1563, String), // varbit
-    (1700, 1231, Number), // numeric
-    (1790, 2201, String), // refcursor
-    (2202, 2207, String), // regprocedure
-    (2203, 2208, String), // regoper
-    (2204, 2209, String), // regoperator
-    (2205, 2210, String), // regclass
-    (2206, 2211, String), // regtype
-    (2275, 1263, String), // cstring
-    (2950, 2951, String), // uuid
-    (2970, 2949, String), // txid_snapshot
-    (3220, 3221, String), // pg_lsn
-    (3361, 0, String), // pg_ndistinct
-    (3402, 0, String), // pg_dependencies
-    (3614, 3643, String), // tsvector
-    (3615, 3645, String), // tsquery
-    (3642, 3644, String), // gtsvector
-    (3734, 3735, String), // regconfig
-    (3769, 3770, String), // regdictionary
-    (3802, 3807, Json), // jsonb
-    (3904, 3905, String), // int4range
-    (3906, 3907, String), // numrange
-    (3908, 3909, String), // tsrange
-    (3910, 3911, String), // tstzrange
-    (3912, 3913, String), // daterange
-    (3926, 3927, String), // int8range
-    (4072, 4073, String), // jsonpath
-    (4089, 4090, String), // regnamespace
-    (4096, 4097, String), // regrole
-    (4191, 4192, String), // regcollation
-    (4451, 6150, String), // int4multirange
-    (4532, 6151, String), // nummultirange
-    (4533, 6152, String), // tsmultirange
-    (4534, 6153, String), // tstzmultirange
-    (4535, 6155, String), // datemultirange
-    (4536, 6157, String), // int8multirange
-    (4600, 0, String), // pg_brin_bloom_summary
-    (4601, 0, String), // pg_brin_minmax_multi_summary
-    (5017, 0, String), // pg_mcv_list
-    (5038, 5039, String), // pg_snapshot
-    (5069, 271, String), // xid8
+const TYPES: &[Builtin] = &[
+    (16, 1000, "bool", Bool),
+    (17, 1001, "bytea", String),
+    (18, 1002, "char", String),
+    (19, 1003, "name", String),
+    (20, 1016, "int8", Number),
+    (21, 1005, "int2", Number),
+    (22, 1006, "int2vector", NumberVector),
+    (23, 1007, "int4", Number),
+    (24, 1008, "regproc", String),
+    (25, 1009, "text", String),
+    (26, 1028, "oid", String),
+    (27, 1010, "tid", String),
+    (28, 1011, "xid", String),
+    (29, 1012, "cid", String),
+    (30, 1013, "oidvector", StringVector),
+    (114, 199, "json", Json),
+    (142, 143, "xml", String),
+    (194, 0, "pg_node_tree", String),
+    (600, 1017, "point", String),
+    (601, 1018, "lseg", String),
+    (602, 1019, "path", String),
+    (603, 1020, "box", String),
+    (604, 1027, "polygon", String),
+    (628, 629, "line", String),
+    (650, 651, "cidr", String),
+    (700, 1021, "float4", Number),
+    (701, 1022, "float8", Number),
+    (718, 719, "circle", String),
+    (774, 775, "macaddr8", String),
+    (790, 791, "money", String),
+    (829, 1040, "macaddr", String),
+    (869, 1041, "inet", String),
+    (1033, 1034, "aclitem", String),
+    (1042, 1014, "bpchar", String),
+    (1043, 1015, "varchar", String),
+    (1082, 1182, "date", String),
+    (1083, 1183, "time", String),
+    (1114, 1115, "timestamp", Timestamp),
+    (1184, 1185, "timestamptz", Timestamp),
+    (1186, 1187, "interval", String),
+    (1266, 1270, "timetz", String),
+    (1560, 1561, "bit", String),
+    (1562, 1563, "varbit", String),
+    (1700, 1231, "numeric", Number),
+    (1790, 2201, "refcursor", String),
+    (2202, 2207, "regprocedure", String),
+    (2203, 2208, "regoper", String),
+    (2204, 2209, "regoperator", String),
+    (2205, 2210, "regclass", String),
+    (2206, 2211, "regtype", String),
+    (2275, 1263, "cstring", String),
+    (2950, 2951, "uuid", String),
+    (2970, 2949, "txid_snapshot", String),
+    (3220, 3221, "pg_lsn", String),
+    (3361, 0, "pg_ndistinct", String),
+    (3402, 0, "pg_dependencies", String),
+    (3614, 3643, "tsvector", String),
+    (3615, 3645, "tsquery", String),
+    (3642, 3644, "gtsvector", String),
+    (3734, 3735, "regconfig", String),
+    (3769, 3770, "regdictionary", String),
+    (3802, 3807, "jsonb", Json),
+    (3904, 3905, "int4range", String),
+    (3906, 3907, "numrange", String),
+    (3908, 3909, "tsrange", String),
+    (3910, 3911, "tstzrange", String),
+    (3912, 3913, "daterange", String),
+    (3926, 3927, "int8range", String),
+    (4072, 4073, "jsonpath", String),
+    (4089, 4090, "regnamespace", String),
+    (4096, 4097, "regrole", String),
+    (4191, 4192, "regcollation", String),
+    (4451, 6150, "int4multirange", String),
+    (4532, 6151, "nummultirange", String),
+    (4533, 6152, "tsmultirange", String),
+    (4534, 6153, "tstzmultirange", String),
+    (4535, 6155, "datemultirange", String),
+    (4536, 6157, "int8multirange", String),
+    (4600, 0, "pg_brin_bloom_summary", String),
+    (4601, 0, "pg_brin_minmax_multi_summary", String),
+    (5017, 0, "pg_mcv_list", String),
+    (5038, 5039, "pg_snapshot", String),
+    (5069, 271, "xid8", String),
 ];
 
 #[cfg(test)]
@@ -181,7 +197,7 @@ mod tests {
     fn no_oid_stands_twice() {
         let mut oids: Vec<u32> = TYPES
             .iter()
-            .flat_map(|(oid, array, _)| [*oid, *array])
+            .flat_map(|(oid, array, ..)| [*oid, *array])
             .collect();
         oids.retain(|oid| *oid != NONE);
         let count = oids.len();

@@ -25,6 +25,8 @@ pub struct Column {
     pub name: Arc<str>,
     pub type_oid: u32,
     pub type_modifier: i32,
+    /// What `pg_type` calls the type.
+    pub type_name: Arc<str>,
     /// Part of the replica identity: an old row of kind "key" has it.
     pub identity: bool,
     /// How its text becomes JSON.
@@ -48,6 +50,7 @@ impl Shape {
                     name,
                     type_oid: column.type_oid,
                     type_modifier: column.type_modifier,
+                    type_name: types.type_name(column.type_oid),
                     identity: column.key,
                     json: types.json_type(column.type_oid),
                 }

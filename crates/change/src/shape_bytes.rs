@@ -2,7 +2,8 @@
 //!
 //! Numbers are big-endian; a text is its size (`u32`) and its bytes:
 //! `version u8, id u32, identity u8, schema, table, types (u32 count, each below), columns (u16
-//! count, each: name, type_oid u32, type_modifier i32, identity u8, type u32), key (u16 count, u16s)`.
+//! count, each: name, type_oid u32, type_modifier i32, type_name, identity u8, type u32), key (u16
+//! count, u16s)`.
 //! A type within types is written once and named by its number, as it is shared in memory: a
 //! composite of composites would else grow without bound.
 
@@ -42,6 +43,7 @@ impl Shape {
             put_text(column.name.as_bytes(), out);
             out.put_u32(column.type_oid);
             out.put_i32(column.type_modifier);
+            put_text(column.type_name.as_bytes(), out);
             out.put_u8(u8::from(column.identity));
             out.put_u32(number);
         }
@@ -193,6 +195,7 @@ fn column(from: &mut &[u8], types: &[(JsonType, usize)]) -> Option<Column> {
         name: name.into(),
         type_oid: from.try_get_u32().ok()?,
         type_modifier: from.try_get_i32().ok()?,
+        type_name: text(from)?.into(),
         identity: match from.try_get_u8().ok()? {
             0 => false,
             1 => true,
@@ -256,6 +259,7 @@ mod tests {
         };
         types.insert(TypeInfo {
             oid: 20000,
+            name: "_own".into(),
             kind: TypeKind::Array {
                 element: 23,
                 delimiter: b';',
@@ -265,7 +269,8 @@ mod tests {
             let kind = TypeKind::Composite {
                 fields: fields(oid - 1),
             };
-            types.insert(TypeInfo { oid, kind });
+            let name = "own".into();
+            types.insert(TypeInfo { oid, name, kind });
         }
         types
     }

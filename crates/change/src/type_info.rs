@@ -1,9 +1,13 @@
 //! What the catalogue says of a type that is not built in.
 
+use std::sync::Arc;
+
 /// What `pg_type` says of a type that is not built in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeInfo {
     pub oid: u32,
+    /// `typname`.
+    pub name: Arc<str>,
     pub kind: TypeKind,
 }
 
@@ -27,7 +31,8 @@ pub enum TypeKind {
 }
 
 /// The types `$1` (`oid[]`) and all types inside them, one a row, for [`TypeInfo::from_row`]:
-/// `oid oid, kind text, inner_type oid, delimiter text, field_names text[], field_types oid[]`.
+/// `oid oid, kind text, inner_type oid, delimiter text, field_names text[], field_types oid[],
+/// name text`.
 /// Types that are gone have no row. Postgres 12 and later; needs no privilege.
 ///
 /// An array is what prints itself as one: other types may have elements, too, but a text of their
@@ -59,7 +64,8 @@ pub const TYPES_QUERY: &str = "
               order by a.attnum),
         array(select a.atttypid from pg_catalog.pg_attribute a
               where a.attrelid = t.typrelid and t.typtype = 'c' and a.attnum > 0 and not a.attisdropped
-              order by a.attnum)
+              order by a.attnum),
+        t.typname::pg_catalog.text
     from wanted
     join pg_catalog.pg_type t on t.oid = wanted.oid
     left join pg_catalog.pg_type element on element.oid = t.typelem";
@@ -73,6 +79,7 @@ impl TypeInfo {
         delimiter: &str,
         field_names: Vec<String>,
         field_types: Vec<u32>,
+        name: &str,
     ) -> TypeInfo {
         let kind = match kind {
             "a" => TypeKind::Array {
@@ -88,13 +95,15 @@ impl TypeInfo {
             "r" => TypeKind::Range,
             _ => TypeKind::Base,
         };
-        TypeInfo { oid, kind }
+        let name = name.into();
+        TypeInfo { oid, name, kind }
     }
 
     /// A type of which nothing can be found out (any more).
     pub fn unknown(oid: u32) -> TypeInfo {
         TypeInfo {
             oid,
+            name: "unknown".into(),
             kind: TypeKind::Base,
         }
     }
@@ -146,14 +155,10 @@ mod tests {
             ("", "", TypeKind::Base),
         ] {
             let names = vec!["a".to_owned(), "b".to_owned()];
-            let info = TypeInfo::from_row(1, kind, 603, delimiter, names, vec![23, 25]);
-            assert_eq!(
-                info,
-                TypeInfo {
-                    oid: 1,
-                    kind: expected
-                }
-            );
+            let info = TypeInfo::from_row(1, kind, 603, delimiter, names, vec![23, 25], "t");
+            let name = "t".into();
+            let kind = expected;
+            assert_eq!(info, TypeInfo { oid: 1, name, kind });
         }
     }
 }

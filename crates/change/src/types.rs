@@ -78,6 +78,14 @@ impl Types {
         self.resolve(oid, 0, &mut HashMap::new())
     }
 
+    /// What `pg_type` calls the type `oid`: `int8`, `_text`, `mood`. `unknown` if that is not known.
+    pub fn type_name(&self, oid: u32) -> Arc<str> {
+        let known = || self.known.get(&oid).map(|info| info.name.clone());
+        builtin::name(oid)
+            .or_else(known)
+            .unwrap_or_else(|| "unknown".into())
+    }
+
     /// Calls `found` once for each type of `relation`, and inside those, that is not built in.
     fn visit(&self, relation: &Relation, mut found: impl FnMut(u32, Option<&TypeInfo>)) {
         let mut seen = HashSet::new();
@@ -146,10 +154,15 @@ mod tests {
 
     use super::*;
 
+    fn info(oid: u32, kind: TypeKind) -> TypeInfo {
+        let name = format!("t{oid}").into();
+        TypeInfo { oid, name, kind }
+    }
+
     fn types<const N: usize>(kinds: [(u32, TypeKind); N]) -> Types {
         let mut types = Types::default();
         for (oid, kind) in kinds {
-            types.insert(TypeInfo { oid, kind });
+            types.insert(info(oid, kind));
         }
         types
     }
@@ -226,6 +239,21 @@ mod tests {
     }
 
     #[test]
+    fn names_are_those_of_the_catalogue() {
+        let types = types([(20001, TypeKind::Enum)]);
+        for (oid, name) in [
+            (20, "int8"),
+            (1009, "_text"),
+            (1042, "bpchar"),
+            (20001, "t20001"),
+            (20002, "unknown"),
+            (0, "unknown"),
+        ] {
+            assert_eq!(&*types.type_name(oid), name, "{oid}");
+        }
+    }
+
+    #[test]
     fn circles_and_great_depth_end() {
         let circle = types([
             (20001, array(20002)),
@@ -246,7 +274,7 @@ mod tests {
                 ("c", oid - 1),
                 ("d", oid - 1),
             ]);
-            deep.insert(TypeInfo { oid, kind });
+            deep.insert(info(oid, kind));
         }
         assert!(matches!(deep.json_type(59_999), JsonType::Composite { .. }));
     }
@@ -261,11 +289,11 @@ mod tests {
             (20001, TypeKind::Domain { base: 20002 }),
             (273, TypeKind::Base),
         ] {
-            types.insert(TypeInfo { oid, kind });
+            types.insert(info(oid, kind));
         }
         assert_eq!(types.missing(&relation), [20005, 20002]);
         let kind = composite([("a", 23), ("b", 20001), ("c", 20006)]);
-        types.insert(TypeInfo { oid: 20005, kind });
+        types.insert(info(20005, kind));
         assert_eq!(types.missing(&relation), [20006, 20002]);
         types.insert(TypeInfo::unknown(20006));
         types.insert(TypeInfo::unknown(20002));

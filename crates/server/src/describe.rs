@@ -192,6 +192,7 @@ fn type_info(row: &Row) -> Result<TypeInfo, DescribeError> {
         row.try_get(3)?,
         row.try_get(4)?,
         row.try_get(5)?,
+        row.try_get(6)?,
     ))
 }
 

@@ -28,6 +28,7 @@ async fn every_built_in_type_is_known() -> Result<()> {
     for row in rows {
         let (oid, name): (u32, &str) = (row.get(0), row.get(1));
         assert_eq!(types.missing(&relation(oid)), [0; 0], "{oid} {name}");
+        assert_eq!(&*types.type_name(oid), name, "{oid}");
         if row.get(2) {
             let expected = JsonType::Array {
                 element: Arc::new(types.json_type(row.get(3))),

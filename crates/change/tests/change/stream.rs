@@ -92,6 +92,7 @@ impl Stream {
                 row.get(3),
                 row.get(4),
                 row.get(5),
+                row.get(6),
             ));
         }
         assert_eq!(
