@@ -43,6 +43,8 @@ pub enum Denial {
     Role(crate::Refusal),
     #[error("the role has no USAGE on the schema")]
     Schema,
+    #[error("Postgres refused a privilege")]
+    Privilege,
     #[error("the role has no SELECT on any column of the key")]
     Key,
     #[error("the role has no SELECT on a column of the filter, or there is no such column")]

@@ -85,9 +85,18 @@ impl Lane {
         let client = config.connector.connect().await?;
         Lane::set_up(client, config, replacing)
             .await
-            .map_err(|error| ConnectError::SetUp {
-                code: error.code().map_or("connection", SqlState::code).to_owned(),
-            })
+            .map_err(not_set_up)
+    }
+
+    /// As if it was just opened.
+    pub(crate) async fn renew(self, config: &CheckConfig) -> Result<Lane, ConnectError> {
+        for clearing in ["ROLLBACK", "DISCARD ALL"] {
+            let cleared = self.client.batch_execute(clearing).await;
+            cleared.map_err(not_set_up)?;
+        }
+        Lane::set_up(self.client, config, None)
+            .await
+            .map_err(not_set_up)
     }
 
     async fn set_up(
@@ -321,6 +330,12 @@ fn session(config: &CheckConfig) -> String {
         config.statement_timeout.as_millis().max(1),
         config.lock_timeout.as_millis().max(1),
     )
+}
+
+fn not_set_up(error: Error) -> ConnectError {
+    ConnectError::SetUp {
+        code: error.code().map_or("connection", SqlState::code).to_owned(),
+    }
 }
 
 fn numbers(rows: &[tokio_postgres::Row]) -> Result<Vec<i32>, Error> {

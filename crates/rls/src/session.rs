@@ -33,6 +33,14 @@ impl Slot {
         Ok(self.lane.insert(lane))
     }
 
+    /// Ends its transaction and clears the session of whatever was left in it: settings, statements, cursors, locks, plans.
+    pub(crate) async fn renew(&mut self, config: &CheckConfig) -> Result<(), ConnectError> {
+        if let Some(lane) = self.lane.take() {
+            self.lane = Some(lane.renew(config).await?);
+        }
+        Ok(())
+    }
+
     /// Its last backend is ended when the next session is opened.
     pub(crate) fn give_up(&mut self) {
         self.given_up = self.lane.take().map(|lane| lane.pid).or(self.given_up);
