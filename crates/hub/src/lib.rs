@@ -33,7 +33,7 @@ mod view;
 pub use audience::{Audience, AudienceError, Group, Member, Movement, Spec};
 pub use channel_limits::{ChannelError, ChannelLimits};
 pub use channels::{Channels, Membership, Namespace};
-pub use filter::{Filter, FilterError, Operator};
+pub use filter::{Filter, FilterError};
 pub use gate::{Gate, Skip};
 pub use limits::{ConnectionLimits, Connections, LimitError, Ticket};
 pub use message::{Body, Class, Message, Voice};

@@ -3,45 +3,92 @@
 
 /// A pattern may be this long, in bytes.
 const PATTERN_BYTES_MAX: usize = 1000;
-/// So many characters may stand between two `%` if there is a `_` among them. Lower case makes
-/// two of some characters, so this is half of what [`find`] can take.
+/// So many characters may stand between two `%` if there is a `_` among them: [`find_wild`] could
+/// take twice as many.
 const WILD_CHARS_MAX: usize = 64;
 
 /// A character of a pattern; `None` stands for any one.
 type One = Option<char>;
 
-/// Whether a pattern is short enough for [`like`] to be cheap.
-pub(crate) fn is_short(pattern: &str) -> bool {
-    let cheap = |part: &Vec<One>| !part.contains(&None) || part.len() <= WILD_CHARS_MAX;
-    pattern.len() <= PATTERN_BYTES_MAX && parts(pattern).iter().all(cheap)
-}
-
+/// A pattern, taken apart.
+///
 /// `%` is any text, `_` one character, a backslash takes the next as it is.
 /// `*` means `%`, as in the other systems' filters.
-///
-/// Each part between two `%` is looked for behind the one before it, as early as it can be found:
-/// then there is most room for the others, and nothing is ever tried twice.
-pub(crate) fn like(value: &str, pattern: &str) -> bool {
-    let parts = parts(pattern);
-    let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
-        return false;
-    };
-    let Some(mut rest) = without_start(value, first) else {
-        return false;
-    };
-    if parts.len() == 1 {
-        return rest.is_empty();
-    }
-    for part in &parts[1..parts.len() - 1] {
-        match find(rest, part) {
-            Some(end) => rest = &rest[end..],
-            None => return false,
-        }
-    }
-    ends_with(rest, last)
+#[derive(Clone, Debug)]
+pub(crate) struct Like {
+    /// The texts between the `%`: one more than there are of these.
+    parts: Vec<Vec<One>>,
 }
 
-/// The texts between the `%`: one more than there are of these.
+impl Like {
+    /// `None`: it is too long to be cheap.
+    pub(crate) fn new(pattern: &str) -> Option<Like> {
+        let parts = parts(pattern);
+        let cheap = |part: &Vec<One>| !part.contains(&None) || part.len() <= WILD_CHARS_MAX;
+        let short = pattern.len() <= PATTERN_BYTES_MAX && parts.iter().all(cheap);
+        short.then_some(Like { parts })
+    }
+
+    /// Each part between two `%` is looked for behind the one before it, as early as it can be
+    /// found: then there is most room for the others, and nothing is ever tried twice.
+    pub(crate) fn matches(&self, value: &str) -> bool {
+        let (Some(first), Some(last)) = (self.parts.first(), self.parts.last()) else {
+            return false;
+        };
+        let Some(mut rest) = without_start(value, first) else {
+            return false;
+        };
+        if self.parts.len() == 1 {
+            return rest.is_empty();
+        }
+        for part in &self.parts[1..self.parts.len() - 1] {
+            match find(rest, part) {
+                Some(end) => rest = &rest[end..],
+                None => return false,
+            }
+        }
+        ends_with(rest, last)
+    }
+}
+
+/// Whether nothing follows the last backslash. Postgres refuses such patterns.
+pub(crate) fn ends_in_escape(pattern: &str) -> bool {
+    let backslashes = pattern.bytes().rev().take_while(|byte| *byte == b'\\');
+    backslashes.count() % 2 == 1
+}
+
+/// The pattern as Postgres writes it.
+pub(crate) fn in_sql(pattern: &str) -> String {
+    let mut sql = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '*' => sql.push('%'),
+            '\\' => {
+                sql.push('\\');
+                sql.extend(chars.next());
+            }
+            char => sql.push(char),
+        }
+    }
+    sql
+}
+
+/// In lower case, character by character as `ILIKE` has it: never longer, no final sigma.
+pub(crate) fn lower(text: &str) -> String {
+    text.chars().map(lower_char).collect()
+}
+
+pub(crate) fn lower_char(char: char) -> char {
+    let mut lower = char.to_lowercase();
+    match (lower.next(), lower.next()) {
+        (Some(one), None) => one,
+        // Only İ becomes two characters; alone it is an i.
+        (Some(one), Some(_)) => one,
+        (None, _) => char,
+    }
+}
+
 fn parts(pattern: &str) -> Vec<Vec<One>> {
     let mut parts = vec![Vec::new()];
     let mut chars = pattern.chars();
@@ -116,6 +163,10 @@ fn find_wild(value: &str, part: &[One]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn like(value: &str, pattern: &str) -> bool {
+        Like::new(pattern).is_some_and(|like| like.matches(value))
+    }
 
     #[test]
     fn matches() {
@@ -198,7 +249,7 @@ mod tests {
             (format!("%{}%", "_".repeat(64)), true),
             (format!("%{}%", "_".repeat(65)), false),
         ] {
-            assert_eq!(is_short(&pattern), expected, "{pattern:.10}");
+            assert_eq!(Like::new(&pattern).is_some(), expected, "{pattern:.10}");
         }
         let value = "a".repeat(1_000_000);
         let begin = std::time::Instant::now();
@@ -208,11 +259,28 @@ mod tests {
             format!("%{}b%", "a_%".repeat(300)),
         ] {
             assert!(
-                is_short(&pattern) && !like(&value, &pattern),
+                Like::new(&pattern).is_some_and(|like| !like.matches(&value)),
                 "{pattern:.10}"
             );
         }
         // Trying each place anew takes a minute.
         assert!(begin.elapsed() < std::time::Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_postgres_is_told() {
+        for (pattern, sql, open) in [
+            ("a*b%", "a%b%", false),
+            ("a\\*b", "a\\*b", false),
+            ("a\\\\*", "a\\\\%", false),
+            ("a\\", "a\\", true),
+            ("a\\\\", "a\\\\", false),
+        ] {
+            assert_eq!(
+                (in_sql(pattern).as_str(), ends_in_escape(pattern)),
+                (sql, open)
+            );
+        }
+        assert_eq!(lower("ÉΣİ"), "éσi");
     }
 }

@@ -1,44 +1,80 @@
 //! Postgres values compared as Postgres compares them, from their text.
 
-use std::cmp::Ordering;
+mod decimal;
+mod moment;
 
-/// How values of a type compare. Types outside this list compare for equality of text only.
+use std::cmp::Ordering;
+use std::str::FromStr;
+
+use decimal::Decimal;
+pub(crate) use moment::with_zone;
+
+/// How values of a type compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Comparison {
-    Integer,
-    Float,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    Float4,
+    Float8,
     Numeric,
     Bool,
     Uuid,
     /// By bytes, that is by code point: the order of collation "C". Equality is Postgres's own
     /// under every deterministic collation.
     Text,
-    /// Blanks at the end do not count.
+    /// `"char"`: one byte.
+    Byte,
+    /// `char(n)`: blanks at the end do not count.
     Blank,
-    /// `date`, `timestamp` and `timestamptz`, the latter two to the microsecond.
+    Bytea,
+    Date,
+    Timestamp,
+    TimestampTz,
     Time,
-    /// Equality of the canonical text.
-    Opaque,
+    /// Types made in the database: equality of the text. That is right for enums.
+    Label,
+    /// Values whose equality their text does not show.
+    Not,
 }
 
+/// The first OID of what is made in a database, not by it.
+const FIRST_OWN_OID: u32 = 16_384;
+
 impl Comparison {
-    /// How values of the built-in type `oid` compare.
+    /// How values of the type `oid` compare.
     pub(crate) fn of(oid: u32) -> Comparison {
         match oid {
-            20 | 21 | 23 | 26 => Comparison::Integer,
-            700 | 701 => Comparison::Float,
+            21 => Comparison::Int2,
+            23 => Comparison::Int4,
+            20 => Comparison::Int8,
+            26 => Comparison::Oid,
+            700 => Comparison::Float4,
+            701 => Comparison::Float8,
             1700 => Comparison::Numeric,
             16 => Comparison::Bool,
             2950 => Comparison::Uuid,
-            18 | 19 | 25 | 1043 => Comparison::Text,
+            19 | 25 | 1043 => Comparison::Text,
+            18 => Comparison::Byte,
             1042 => Comparison::Blank,
-            1082 | 1114 | 1184 => Comparison::Time,
-            _ => Comparison::Opaque,
+            17 => Comparison::Bytea,
+            1082 => Comparison::Date,
+            1083 => Comparison::Time,
+            1114 => Comparison::Timestamp,
+            1184 => Comparison::TimestampTz,
+            FIRST_OWN_OID.. => Comparison::Label,
+            _ => Comparison::Not,
         }
     }
 
     pub(crate) fn has_order(self) -> bool {
-        self != Comparison::Opaque
+        !matches!(self, Comparison::Label | Comparison::Not)
+    }
+
+    /// Whether patterns are for this type.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Comparison::Text | Comparison::Blank)
     }
 
     /// Whether `text` is a value of the type at all.
@@ -46,27 +82,95 @@ impl Comparison {
         self.compare(text, text).is_some()
     }
 
-    /// The order of two values; `None` if one of them is no value of the type.
+    /// The order of two values; `None` if one of them is no value of the type, or not known to be.
     pub(crate) fn compare(self, left: &str, right: &str) -> Option<Ordering> {
-        match self {
-            Comparison::Integer => Some(integer(left)?.cmp(&integer(right)?)),
-            Comparison::Float => Some(float_order(float(left)?, float(right)?)),
-            Comparison::Numeric => Some(Decimal::parse(left)?.cmp(&Decimal::parse(right)?)),
-            Comparison::Bool => Some(boolean(left)?.cmp(&boolean(right)?)),
-            Comparison::Uuid => Some(uuid(left)?.cmp(&uuid(right)?)),
-            Comparison::Text | Comparison::Opaque => Some(left.cmp(right)),
-            Comparison::Blank => Some(left.trim_end_matches(' ').cmp(right.trim_end_matches(' '))),
-            Comparison::Time => Some(moment(left)?.cmp(&moment(right)?)),
-        }
+        Some(match self {
+            Comparison::Int2 => integer::<i16>(left)?.cmp(&integer(right)?),
+            Comparison::Int4 => integer::<i32>(left)?.cmp(&integer(right)?),
+            Comparison::Int8 => integer::<i64>(left)?.cmp(&integer(right)?),
+            Comparison::Oid => integer::<u32>(left)?.cmp(&integer(right)?),
+            Comparison::Float4 => float_order(float4(left)?, float4(right)?),
+            Comparison::Float8 => float_order(float8(left)?, float8(right)?),
+            Comparison::Numeric => Decimal::parse(left)?.cmp(&Decimal::parse(right)?),
+            Comparison::Bool => boolean(left)?.cmp(&boolean(right)?),
+            Comparison::Uuid => uuid(left)?.cmp(&uuid(right)?),
+            Comparison::Text | Comparison::Label => left.cmp(right),
+            Comparison::Byte => byte(left)?.cmp(byte(right)?),
+            Comparison::Blank => without_blanks(left).cmp(without_blanks(right)),
+            Comparison::Bytea => hex(left)?.cmp(&hex(right)?),
+            Comparison::Date => moment::date(left)?.cmp(&moment::date(right)?),
+            Comparison::Timestamp => moment::timestamp(left)?.cmp(&moment::timestamp(right)?),
+            Comparison::TimestampTz => {
+                moment::timestamp_with_zone(left)?.cmp(&moment::timestamp_with_zone(right)?)
+            }
+            Comparison::Time => moment::time(left)?.cmp(&moment::time(right)?),
+            Comparison::Not => return None,
+        })
     }
 }
 
-fn integer(text: &str) -> Option<i64> {
-    text.trim().parse().ok()
+/// The texts by which values of any type that equal `text` can be found, if Postgres prints each of
+/// these values in one way only. Some may belong to other types: this is for narrowing a search.
+pub(crate) fn keys(text: &str) -> Vec<Box<str>> {
+    let mut keys: Vec<Box<str>> = vec![text.into()];
+    let mut add = |key: String| {
+        if !keys.iter().any(|known| **known == *key) {
+            keys.push(key.into());
+        }
+    };
+    add(without_blanks(text).to_owned());
+    if let Some(integer) = integer::<i64>(text) {
+        add(integer.to_string());
+    }
+    if let Some(boolean) = boolean(text) {
+        add(if boolean { "t" } else { "f" }.to_owned());
+    }
+    if let Some(uuid) = uuid(text) {
+        let digits = format!("{uuid:032x}");
+        let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| &digits[part]);
+        add(parts.join("-"));
+    }
+    keys
 }
 
-fn float(text: &str) -> Option<f64> {
-    text.trim().parse().ok()
+/// The one of its [`keys`] by which a value that Postgres printed is found; `None`: its type prints
+/// equal values in several ways.
+pub(crate) fn key(oid: u32, printed: &str) -> Option<&str> {
+    match Comparison::of(oid) {
+        Comparison::Blank => Some(without_blanks(printed)),
+        Comparison::Int2
+        | Comparison::Int4
+        | Comparison::Int8
+        | Comparison::Oid
+        | Comparison::Bool
+        | Comparison::Uuid
+        | Comparison::Text
+        | Comparison::Byte
+        | Comparison::Label => Some(printed),
+        _ => None,
+    }
+}
+
+fn integer<T: FromStr>(text: &str) -> Option<T> {
+    text.trim_ascii().parse().ok()
+}
+
+fn float8(text: &str) -> Option<f64> {
+    let value: f64 = text.trim_ascii().parse().ok()?;
+    is_exact(text, value.is_infinite(), value == 0.0).then_some(value)
+}
+
+fn float4(text: &str) -> Option<f64> {
+    let value: f32 = text.trim_ascii().parse().ok()?;
+    is_exact(text, value.is_infinite(), value == 0.0).then_some(value.into())
+}
+
+/// Whether a number was neither too large nor too small for its type.
+fn is_exact(text: &str, infinite: bool, zero: bool) -> bool {
+    let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
+    let digits = mantissa.bytes().any(|byte| byte.is_ascii_digit());
+    let not_zero = mantissa.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    !(infinite && digits || zero && not_zero)
 }
 
 /// Postgres's order: NaN equals itself and is above everything; −0 equals 0.
@@ -76,192 +180,45 @@ fn float_order(left: f64, right: f64) -> Ordering {
 }
 
 fn boolean(text: &str) -> Option<bool> {
-    match text.trim().to_ascii_lowercase().as_str() {
+    match text.trim_ascii().to_ascii_lowercase().as_str() {
         "t" | "true" | "yes" | "on" | "1" | "y" => Some(true),
         "f" | "false" | "no" | "off" | "0" | "n" => Some(false),
         _ => None,
     }
 }
 
+/// 32 hexadecimal digits, a hyphen after any four of them, braces around all.
 fn uuid(text: &str) -> Option<u128> {
-    let text = text.trim().trim_matches(['{', '}']);
-    let (mut value, mut digits) = (0, 0);
-    for char in text.chars().filter(|char| *char != '-') {
+    let text = match text.strip_prefix('{') {
+        Some(inner) => inner.strip_suffix('}')?,
+        None => text,
+    };
+    let (mut value, mut digits, mut hyphen) = (0, 0, true);
+    for char in text.chars() {
+        if char == '-' && !hyphen && digits % 4 == 0 && digits < 32 {
+            hyphen = true;
+            continue;
+        }
         value = value << 4 | u128::from(char.to_digit(16)?);
         digits += 1;
+        hyphen = false;
     }
-    (digits == 32).then_some(value)
+    (digits == 32 && !hyphen).then_some(value)
 }
 
-/// A `numeric` without loss: sign, then the digits before and after the point.
-#[derive(PartialEq, Eq)]
-enum Decimal<'a> {
-    NegativeInfinity,
-    Finite {
-        negative: bool,
-        whole: &'a str,
-        fraction: &'a str,
-    },
-    Infinity,
-    NaN,
+fn byte(text: &str) -> Option<&[u8]> {
+    (text.len() <= 1).then_some(text.as_bytes())
 }
 
-impl<'a> Decimal<'a> {
-    fn parse(text: &'a str) -> Option<Decimal<'a>> {
-        let text = text.trim();
-        match text.to_ascii_lowercase().as_str() {
-            "nan" => return Some(Decimal::NaN),
-            "infinity" | "inf" | "+infinity" => return Some(Decimal::Infinity),
-            "-infinity" | "-inf" => return Some(Decimal::NegativeInfinity),
-            _ => {}
-        }
-        let negative = text.starts_with('-');
-        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if (whole.is_empty() && fraction.is_empty()) || !all_digits(whole) || !all_digits(fraction)
-        {
-            return None;
-        }
-        let whole = whole.trim_start_matches('0');
-        let fraction = fraction.trim_end_matches('0');
-        let zero = whole.is_empty() && fraction.is_empty();
-        Some(Decimal::Finite {
-            negative: negative && !zero,
-            whole,
-            fraction,
-        })
-    }
-
-    fn rank(&self) -> u8 {
-        match self {
-            Decimal::NegativeInfinity => 0,
-            Decimal::Finite { .. } => 1,
-            Decimal::Infinity => 2,
-            Decimal::NaN => 3,
-        }
-    }
+pub(crate) fn without_blanks(text: &str) -> &str {
+    text.trim_end_matches(' ')
 }
 
-impl PartialOrd for Decimal<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Decimal<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let (
-            Decimal::Finite {
-                negative,
-                whole,
-                fraction,
-            },
-            Decimal::Finite {
-                negative: other_negative,
-                whole: other_whole,
-                fraction: other_fraction,
-            },
-        ) = (self, other)
-        else {
-            return self.rank().cmp(&other.rank());
-        };
-        let magnitude = whole
-            .len()
-            .cmp(&other_whole.len())
-            .then_with(|| whole.cmp(other_whole))
-            .then_with(|| fraction.cmp(other_fraction));
-        match (negative, other_negative) {
-            (false, true) => Ordering::Greater,
-            (true, false) => Ordering::Less,
-            (false, false) => magnitude,
-            (true, true) => magnitude.reverse(),
-        }
-    }
-}
-
-/// Microseconds since 1970 (UTC where no zone is given) of `2024-05-01`, `2024-05-01 10:00:00.5+02`
-/// or `2024-05-01T10:00:00Z`, also with ` BC`; the infinities are the extremes.
-fn moment(text: &str) -> Option<i128> {
-    let text = text.trim();
-    match text.to_ascii_lowercase().as_str() {
-        "infinity" => return Some(i128::MAX),
-        "-infinity" => return Some(i128::MIN),
-        _ => {}
-    }
-    let (text, before_christ) = match text.strip_suffix(" BC") {
-        Some(text) => (text, true),
-        None => (text, false),
-    };
-    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, ""));
-    let days = days(date, before_christ)?;
-    Some(i128::from(days) * 86_400_000_000 + time_of_day(time)?)
-}
-
-fn days(date: &str, before_christ: bool) -> Option<i64> {
-    let mut parts = date.splitn(3, '-').map(number);
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year > 300_000 {
-        return None;
-    }
-    let year = if before_christ { 1 - year } else { year };
-    // Howard Hinnant's days_from_civil: the year begins in March, so that the leap day is its last.
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    Some(era * 146_097 + day_of_era - 719_468)
-}
-
-fn time_of_day(time: &str) -> Option<i128> {
-    if time.is_empty() {
-        return Some(0);
-    }
-    let zone_at = time.find(['+', '-', 'Z', 'z']).unwrap_or(time.len());
-    let (clock, zone) = time.split_at(zone_at);
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    let micros = fraction_micros(fraction)?;
-    let seconds = sexagesimal(clock)?;
-    let offset = match zone.split_at_checked(1) {
-        Some(("+", offset)) => sexagesimal(offset)?,
-        Some(("-", offset)) => -sexagesimal(offset)?,
-        _ => 0,
-    };
-    Some(i128::from(seconds - offset) * 1_000_000 + i128::from(micros))
-}
-
-/// The digits after the point as microseconds; what is finer is cut off.
-fn fraction_micros(digits: &str) -> Option<i64> {
-    if digits.is_empty() {
-        return Some(0);
-    }
-    number(digits)?;
-    let padded = format!("{digits:0<6}");
-    number(padded.get(..6)?)
-}
-
-/// Seconds of `hh`, `hh:mm` or `hh:mm:ss`; also `hhmm`.
-fn sexagesimal(text: &str) -> Option<i64> {
-    // Longer is no time, and would not fit once it is in seconds.
-    if text.len() > 10 {
-        return None;
-    }
-    if text.len() == 4 && !text.contains(':') {
-        let hours_minutes = number(text)?;
-        return Some(hours_minutes / 100 * 3600 + hours_minutes % 100 * 60);
-    }
-    let mut parts = text.split(':').map(number);
-    let mut seconds = parts.next()?? * 3600;
-    for unit in [60, 1] {
-        seconds += parts.next().unwrap_or(Some(0))? * unit;
-    }
-    parts.next().is_none().then_some(seconds)
-}
-
-fn number(digits: &str) -> Option<i64> {
-    let well_formed = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    well_formed.then(|| digits.parse().ok())?
+/// `\x` and hexadecimal digits, which order as the bytes do.
+fn hex(text: &str) -> Option<String> {
+    let digits = text.strip_prefix("\\x")?;
+    let whole = digits.len() % 2 == 0 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    whole.then(|| digits.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -272,12 +229,12 @@ mod tests {
     fn orders() {
         use Comparison::*;
         for (comparison, left, order, right) in [
-            (Integer, "9", "<", "10"),
-            (Integer, "-9223372036854775808", "<", "9223372036854775807"),
-            (Float, "1e2", "=", "100"),
-            (Float, "NaN", ">", "Infinity"),
-            (Float, "NaN", "=", "NaN"),
-            (Float, "-0", "=", "0"),
+            (Int4, "9", "<", "10"),
+            (Int8, "-9223372036854775808", "<", "9223372036854775807"),
+            (Float8, "1e2", "=", "100"),
+            (Float8, "NaN", ">", "Infinity"),
+            (Float8, "NaN", "=", "NaN"),
+            (Float8, "-0", "=", "0"),
             (Numeric, "1.0", "=", "1.00"),
             (Numeric, "-0.0", "=", "0"),
             (Numeric, "007.5", "<", "10"),
@@ -301,18 +258,34 @@ mod tests {
             ),
             (Text, "a", ">", "B"),
             (Blank, "a  ", "=", "a"),
-            (Time, "2024-05-01", "<", "2024-05-01 00:00:00.000001"),
+            (Timestamp, "2024-05-01", "<", "2024-05-01 00:00:00.000001"),
             (
-                Time,
+                TimestampTz,
                 "2024-05-01 12:00:00+00",
                 "=",
                 "2024-05-01T14:00:00+02:00",
             ),
-            (Time, "2024-05-01 12:00:00+00", "=", "2024-05-01T12:00:00Z"),
-            (Time, "0044-03-15 BC", "<", "0001-01-01"),
-            (Time, "10000-01-01", ">", "9999-12-31"),
-            (Time, "infinity", ">", "294276-12-31"),
-            (Time, "2000-02-29", "<", "2000-03-01"),
+            (
+                TimestampTz,
+                "2024-05-01 12:00:00+00",
+                "=",
+                "2024-05-01T12:00:00Z",
+            ),
+            (Date, "0044-03-15 BC", "<", "0001-01-01"),
+            (Date, "10000-01-01", ">", "9999-12-31"),
+            (Timestamp, "infinity", ">", "294276-12-31"),
+            (Date, "2000-02-29", "<", "2000-03-01"),
+            (Date, "2024-05-01 23:59:59-10", "=", "2024-05-01"),
+            (Timestamp, "2024-05-01 10:00:00+02", "=", "2024-05-01T10:00"),
+            (TimestampTz, "2024-05-01", "=", "2024-05-01 02:00:00+0200"),
+            (Timestamp, "2024-05-01 00:00:00.0000005", "=", "2024-05-01"),
+            (Timestamp, "2024-04-30 23:59:59.9999999", "=", "2024-05-01"),
+            (Time, "24:00:00", ">", "23:59:59.999999"),
+            (Float4, "0.1", "=", "0.100000001"),
+            (Float8, "0.1", "<", "0.100000001"),
+            (Bytea, "\\xFF", "=", "\\xff"),
+            (Bytea, "\\x01", "<", "\\x0100"),
+            (Label, "B", "<", "a"),
         ] {
             let expected = match order {
                 "<" => Ordering::Less,
@@ -336,28 +309,91 @@ mod tests {
     fn no_values_of_their_type() {
         use Comparison::*;
         for (comparison, text) in [
-            (Integer, "1.5"),
-            (Integer, ""),
-            (Integer, "99999999999999999999"),
-            (Float, "x"),
+            (Int8, "1.5"),
+            (Int8, ""),
+            (Int8, "99999999999999999999"),
+            (Float8, "x"),
             (Numeric, "1e5x"),
             (Numeric, "."),
             (Numeric, "--1"),
             (Bool, "maybe"),
             (Uuid, "123"),
             (Uuid, "g0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
-            (Time, "yesterday"),
-            (Time, "2024-13-01"),
-            (Time, "2024-01-01 1:2:3:4"),
-            (Time, "2024-01-01 9223372036854775807"),
-            (Time, "2024-01-01 00:00:00+9223372036854775807"),
+            (Timestamp, "yesterday"),
+            (Timestamp, "2024-13-01"),
+            (Timestamp, "2024-01-01 1:2:3:4"),
+            (Timestamp, "2024-01-01 9223372036854775807"),
+            (Timestamp, "2024-01-01 00:00:00+9223372036854775807"),
             (Uuid, "a0eebc999c0b4ef8bb6d6bb9bd380a111"),
-            (Time, "é"),
-            (Time, "2024-01-01 éa"),
-            (Time, "2024-01-01 00:00:00.aéaéa"),
-            (Time, "2024-01-01 00:00:00+aéa"),
+            (Int2, "32768"),
+            (Int4, "2147483648"),
+            (Oid, "-1"),
+            (Float4, "1e39"),
+            (Float8, "1e400"),
+            (Float8, "1e-400"),
+            (Uuid, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1-1"),
+            (Uuid, " a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+            (Uuid, "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+            (Date, "2023-02-29"),
+            (Date, "0000-01-01"),
+            (Date, "24-01-01"),
+            (Date, "4714-11-23 BC"),
+            (Timestamp, "294277-01-01"),
+            (Timestamp, "2024-01-01 10"),
+            (Timestamp, "2024-01-01 24:00:01"),
+            (Timestamp, "2024-01-01 10:00:00+16"),
+            (Timestamp, "2024-01-01 10:00:00."),
+            (Time, "24:00:01"),
+            (Bytea, "\\x0"),
+            (Byte, "ab"),
+            (Not, ""),
+            (Timestamp, "é"),
+            (Timestamp, "2024-01-01 éa"),
+            (Timestamp, "2024-01-01 00:00:00.aéaéa"),
+            (Timestamp, "2024-01-01 00:00:00+aéa"),
         ] {
             assert!(!comparison.accepts(text), "{comparison:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn equal_values_share_a_key() {
+        const ID: &str = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+        for (oid, printed, operand, expected) in [
+            (23, "7", " +007", true),
+            (23, "-7", "-7", true),
+            (26, "4294967295", "4294967295", true),
+            (23, "7", "70", false),
+            (16, "t", "TRUE", true),
+            (16, "f", "0", true),
+            (2950, ID, "{A0EEBC999C0B4EF8BB6D6BB9BD380A11}", true),
+            (25, "7", "7", true),
+            (25, "a ", "a ", true),
+            (1042, "a  ", "a ", true),
+            (20_000, "open", "open", true),
+        ] {
+            let key = key(oid, printed).expect("one way to print it");
+            let found = keys(operand).iter().any(|known| **known == *key);
+            assert_eq!(found, expected, "{printed:?} {operand:?}");
+            assert_eq!(
+                Comparison::of(oid).compare(printed, operand) == Some(Ordering::Equal),
+                expected
+            );
+        }
+        assert_eq!(key(1700, "1.0"), None);
+        assert_eq!(key(1184, "2024-05-01 00:00:00+00"), None);
+    }
+
+    #[test]
+    fn zones_are_said() {
+        for (text, expected) in [
+            ("2024-05-01", "2024-05-01 00:00:00+00"),
+            ("2024-05-01T10:00", "2024-05-01T10:00+00"),
+            ("2024-05-01 10:00:00-05", "2024-05-01 10:00:00-05"),
+            ("0044-03-15 10:00:00 BC", "0044-03-15 10:00:00+00 BC"),
+            ("infinity", "infinity"),
+        ] {
+            assert_eq!(with_zone(text), expected);
         }
     }
 }

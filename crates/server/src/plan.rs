@@ -246,9 +246,8 @@ fn asked_for(asked: &[Arc<str>], shape: &Shape) -> ColumnSet {
 /// A filter on a column that the viewer may not read would tell its value.
 fn reads_filter(group: &Group, row: &Row, columns: &ColumnSet) -> bool {
     group.spec.filter.as_ref().is_none_or(|filter| {
-        row.shape()
-            .column(filter.column())
-            .is_some_and(|index| columns.contains(index))
+        let mut read = filter.columns().map(|column| row.shape().column(column));
+        read.all(|index| index.is_some_and(|index| columns.contains(index)))
     })
 }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 use walcast_change::Position;
-use walcast_hub::{ConnId, Gate, Outbox, Spec, SubscriptionId};
+use walcast_hub::{ConnId, Filter, Gate, Outbox, Spec, SubscriptionId};
 use walcast_protocol::{Code, Refusal, Start};
 use walcast_rls::Viewer;
 
@@ -176,7 +176,8 @@ impl Subscriptions {
     pub(crate) async fn authorize(&self, viewer: &Viewer, spec: &Spec) -> Result<(), Refusal> {
         let refuse = |code, text: String| Refusal::new(code, text).on(&*spec.channel);
         let target = &spec.target;
-        let asked = spec.filter.as_ref().map(|filter| &**filter.column());
+        let asked = spec.filter.iter().flat_map(Filter::columns);
+        let asked: Vec<&str> = asked.map(|column| &**column).collect();
         let access = &self.shared.access;
         let granted = async {
             match &target.table {
@@ -198,10 +199,8 @@ impl Subscriptions {
             info!(connection = self.connection.0, channel = ?spec.channel, role = %viewer.role, reason = %error.reason(), "subscription refused");
             refuse(if error.is_final() { Code::Forbidden } else { Code::SubscriptionFailed }, error.to_string())
         })?;
-        if let Some(filter) = &spec.filter
-            && let Some(oid) = types.first()
-        {
-            let checked = filter.check(*oid);
+        if let Some(filter) = &spec.filter {
+            let checked = filter.check(&types);
             checked.map_err(|error| refuse(Code::SubscriptionFailed, error.to_string()))?;
         }
         Ok(())
