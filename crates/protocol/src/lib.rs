@@ -12,6 +12,7 @@
 mod codec;
 mod command;
 mod native;
+pub mod phoenix;
 mod refusal;
 mod timestamp;
 

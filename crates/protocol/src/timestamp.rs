@@ -6,6 +6,18 @@ use walcast_pgoutput::PgTime;
 
 /// Appends `2026-11-21T10:00:00.123456Z`.
 pub fn write_timestamp(time: PgTime, out: &mut Vec<u8>) {
+    let micros = write_seconds(time, out);
+    write!(out, ".{micros:06}Z").expect("writing to a Vec can't fail");
+}
+
+/// Appends `2026-11-21T10:00:00.123Z`; what is less than a millisecond is cut off.
+pub(crate) fn write_timestamp_ms(time: PgTime, out: &mut Vec<u8>) {
+    let micros = write_seconds(time, out);
+    write!(out, ".{:03}Z", micros / 1000).expect("writing to a Vec can't fail");
+}
+
+/// Appends `2026-11-21T10:00:00`; returns the microseconds.
+fn write_seconds(time: PgTime, out: &mut Vec<u8>) -> i64 {
     let micros = time.unix_micros();
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -13,9 +25,10 @@ pub fn write_timestamp(time: PgTime, out: &mut Vec<u8>) {
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     write!(
         out,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z"
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
     )
     .expect("writing to a Vec can't fail");
+    fraction
 }
 
 /// The calendar date that is `days` after 1970-01-01 (Howard Hinnant's civil_from_days).
@@ -52,6 +65,10 @@ mod tests {
             let mut out = Vec::new();
             write_timestamp(PgTime(micros), &mut out);
             assert_eq!(String::from_utf8_lossy(&out), expected);
+            out.clear();
+            write_timestamp_ms(PgTime(micros), &mut out);
+            let milliseconds = format!("{}Z", &expected[..23]);
+            assert_eq!(String::from_utf8_lossy(&out), milliseconds);
         }
     }
 }
