@@ -318,3 +318,6 @@ impl fmt::Debug for Membership {
         debug.finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,3 +214,6 @@ impl Roster {
         missing
     }
 }
+
+#[cfg(test)]
+mod tests;
