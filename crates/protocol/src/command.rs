@@ -3,7 +3,7 @@
 use walcast_change::Position;
 use walcast_hub::{Events, Filter, Target};
 
-use crate::{Code, Refusal};
+use crate::{ChannelCommand, Code, Refusal};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -17,6 +17,8 @@ pub enum Command {
     AccessToken {
         token: String,
     },
+    /// About a broadcast or presence channel.
+    Channel(ChannelCommand),
     /// To be answered.
     Ping,
     /// Not to be answered; it only shows that the client lives.
@@ -65,9 +67,7 @@ pub fn parse_channel(channel: &str) -> Result<Target, Refusal> {
     match kind {
         "table" => {}
         "broadcast" | "presence" => {
-            return Err(refuse(
-                "this server has no broadcast and presence channels yet; use table:schema.table",
-            ));
+            return Err(refuse("a broadcast or presence channel has no table"));
         }
         _ => return Err(refuse(FORMS)),
     }
@@ -80,7 +80,7 @@ pub fn parse_channel(channel: &str) -> Result<Target, Refusal> {
     }
 }
 
-const FORMS: &str = "unknown channel form; use table:schema.table, table:table or table:schema.*";
+const FORMS: &str = "unknown channel form; use table:schema.table, table:table, table:schema.*, broadcast:topic or presence:topic";
 
 fn target(schema: &str, table: Option<String>) -> Target {
     Target {

@@ -16,8 +16,10 @@ pub mod phoenix;
 mod refusal;
 mod timestamp;
 
-pub use codec::{Acknowledgement, Codec, Delivery, Notice, SnapshotRows};
+pub use codec::{Acknowledgement, Codec, Delivery, Notice, SnapshotRows, codec_of};
 pub use command::{Command, Start, Subscribe, parse_channel};
-pub use native::Native;
-pub use refusal::{Code, Refusal};
+pub use native::{
+    Broadcast, Channel, ChannelAcknowledgement, ChannelCommand, ChannelKind, Join, Native,
+};
+pub use refusal::{Code, Reference, Refusal};
 pub use timestamp::write_timestamp;

@@ -1,7 +1,15 @@
 //! The native protocol: JSON messages with a `type`. Documented in `proto-docs/native.md`.
 
+mod broadcast;
+mod channel;
 mod event;
 mod incoming;
+mod presence;
+mod words;
+
+pub use channel::{
+    Broadcast, Channel, ChannelAcknowledgement, ChannelCommand, ChannelKind, Join,
+};
 
 use walcast_hub::Closing;
 
@@ -83,6 +91,9 @@ impl Codec for Native {
         }
         if let Some(oldest) = &refusal.oldest {
             value["oldest"] = oldest.to_string().into();
+        }
+        if let Some(reference) = &refusal.reference {
+            reference.put_into(&mut value);
         }
         write_value(&value, out);
     }

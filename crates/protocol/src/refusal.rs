@@ -54,6 +54,27 @@ pub struct Refusal {
     pub channel: Option<String>,
     /// The oldest position that can still be gone on from.
     pub oldest: Option<Position>,
+    /// What the client called the message that is refused.
+    pub reference: Option<Reference>,
+}
+
+/// What a client calls one of its messages, to be repeated in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// `ref`: a string or a number.
+    Ref(serde_json::Value),
+    /// `messageId`, as the Fluxbase SDK has it.
+    MessageId(serde_json::Value),
+}
+
+impl Reference {
+    /// Adds the field that it came in.
+    pub(crate) fn put_into(&self, object: &mut serde_json::Value) {
+        match self {
+            Reference::Ref(value) => object["ref"] = value.clone(),
+            Reference::MessageId(value) => object["messageId"] = value.clone(),
+        }
+    }
 }
 
 impl Refusal {
@@ -63,6 +84,7 @@ impl Refusal {
             message: message.into(),
             channel: None,
             oldest: None,
+            reference: None,
         }
     }
 
@@ -71,5 +93,9 @@ impl Refusal {
             channel: Some(channel.into()),
             ..self
         }
+    }
+
+    pub fn about(self, reference: Option<Reference>) -> Refusal {
+        Refusal { reference, ..self }
     }
 }

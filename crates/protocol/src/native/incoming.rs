@@ -3,36 +3,63 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use walcast_hub::{Events, Filter, Target};
 
-use super::{BROADCAST, POSTGRES_CHANGES};
+use super::{BROADCAST, POSTGRES_CHANGES, words};
 use crate::{Code, Command, Refusal, Start, Subscribe, parse_channel};
 
 #[derive(Deserialize)]
-struct Incoming<'a> {
+pub(super) struct Incoming<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
-    channel: Option<String>,
-    event: Option<String>,
+    pub(super) channel: Option<String>,
+    pub(super) event: Option<String>,
     events: Option<Vec<String>>,
     schema: Option<String>,
     table: Option<String>,
     filter: Option<String>,
-    config: Option<Config>,
+    pub(super) config: Option<Config>,
     token: Option<String>,
     subscription_id: Option<IdText>,
     since: Option<String>,
     #[serde(default)]
     snapshot: bool,
+    /// As it stands; what is in it is the business of those who get it.
+    #[serde(borrow)]
+    pub(super) payload: Option<&'a RawValue>,
+    pub(super) encoding: Option<String>,
+    pub(super) key: Option<String>,
+    #[serde(borrow)]
+    pub(super) state: Option<&'a RawValue>,
+    #[serde(rename = "ref")]
+    pub(super) reference: Option<Label>,
+    #[serde(rename = "messageId")]
+    pub(super) message_id: Option<Label>,
 }
 
-/// How the Fluxbase SDK names a table.
-#[derive(Deserialize)]
-struct Config {
+/// How the Fluxbase SDK names a table, or what a channel is to be like.
+#[derive(Default, Deserialize)]
+pub(super) struct Config {
     event: Option<String>,
     schema: Option<String>,
-    table: Option<String>,
+    pub(super) table: Option<String>,
     filter: Option<String>,
+    #[serde(default, rename = "self")]
+    pub(super) own: bool,
+    #[serde(default)]
+    pub(super) ack: bool,
+    #[serde(default)]
+    pub(super) private: bool,
+    pub(super) key: Option<String>,
+}
+
+/// What a client calls its message.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Label {
+    Text(String),
+    Number(serde_json::Number),
 }
 
 /// We give ids as strings; a number is as good.
@@ -46,7 +73,10 @@ enum IdText {
 pub(super) fn decode(message: &[u8]) -> Result<Command, Refusal> {
     let incoming: Incoming<'_> = serde_json::from_slice(message).map_err(malformed)?;
     match &*incoming.kind {
-        "subscribe" => subscribe(incoming).map(Command::Subscribe),
+        "subscribe" => match words::channel_of(&incoming) {
+            Some(channel) => words::join(incoming, channel).map(Command::Channel),
+            None => subscribe(incoming).map(Command::Subscribe),
+        },
         "unsubscribe" => unsubscribe(incoming),
         "ping" => Ok(Command::Ping),
         "heartbeat" => Ok(Command::Heartbeat),
@@ -54,13 +84,10 @@ pub(super) fn decode(message: &[u8]) -> Result<Command, Refusal> {
             Some(token) => Ok(Command::AccessToken { token }),
             None => Err(invalid("token is required for access_token")),
         },
-        "broadcast" | "presence" => {
-            let channel = incoming.channel.unwrap_or_default();
-            let text = "this server has no broadcast and presence channels yet";
-            Err(Refusal::new(Code::InvalidChannel, text).on(channel))
-        }
+        "broadcast" => words::broadcast(incoming).map(Command::Channel),
+        "presence" => words::presence(incoming).map(Command::Channel),
         _ => Err(invalid(
-            "unknown message type (use subscribe, unsubscribe, access_token, ping or heartbeat)",
+            "unknown message type (use subscribe, unsubscribe, broadcast, presence, access_token, ping or heartbeat)",
         )),
     }
 }
@@ -85,6 +112,7 @@ fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
                     schema,
                     table,
                     filter,
+                    ..Config::default()
                 },
             )
         }
@@ -148,7 +176,7 @@ fn start(incoming: &Incoming<'_>) -> Result<Start, Refusal> {
 
 /// A name of 63 characters takes at most this many bytes.
 const NAME_BYTES_MAX: usize = 252;
-const CHANNEL_BYTES_MAX: usize = 640;
+pub(super) const CHANNEL_BYTES_MAX: usize = 640;
 
 fn events(one: Option<String>, many: Option<Vec<String>>) -> Result<Events, &'static str> {
     const UNKNOWN: &str = "unknown event (use *, INSERT, UPDATE, DELETE or TRUNCATE)";
@@ -181,7 +209,7 @@ fn unsubscribe(incoming: Incoming<'_>) -> Result<Command, Refusal> {
 
 /// serde's text can quote the input; a client's own bytes are no secret from it, but the position
 /// is all it needs.
-fn malformed(error: serde_json::Error) -> Refusal {
+pub(super) fn malformed(error: serde_json::Error) -> Refusal {
     use serde_json::error::Category;
     let column = error.column();
     match error.classify() {
@@ -194,6 +222,6 @@ fn malformed(error: serde_json::Error) -> Refusal {
     }
 }
 
-fn invalid(text: &str) -> Refusal {
+pub(super) fn invalid(text: &str) -> Refusal {
     Refusal::new(Code::InvalidMessage, text)
 }

@@ -297,7 +297,7 @@ fn bad_messages() {
             Code::InvalidChannel,
         ),
         (
-            r#"{"type":"broadcast","channel":"broadcast:x","payload":{}}"#,
+            r#"{"type":"broadcast","channel":"table:x","payload":{}}"#,
             Code::InvalidChannel,
         ),
         (&long, Code::InvalidChannel),

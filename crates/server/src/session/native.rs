@@ -92,6 +92,10 @@ impl Session {
             Command::Heartbeat => {}
             Command::AccessToken { token } => self.refresh(&token).await?,
             Command::Subscribe(subscribe) => self.subscribe(subscribe).await?,
+            Command::Channel(_) => {
+                let text = "this server has no broadcast and presence channels yet";
+                return Err(Refusal::new(Code::InvalidChannel, text));
+            }
             Command::Unsubscribe {
                 channel,
                 subscription,
