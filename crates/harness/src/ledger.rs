@@ -157,6 +157,18 @@ impl Writer {
         self.carry_out(&[Step::Insert(rows)], true).await
     }
 
+    /// Inserts so many rows and deletes them at once: in the same transaction, or in the next.
+    pub async fn flash(&mut self, rows: usize, same: bool) -> Result<()> {
+        let before = self.ids.len();
+        if same {
+            let plan = [Step::Insert(rows), Step::DeleteLast(rows)];
+            return self.carry_out(&plan, true).await;
+        }
+        self.insert(rows).await?;
+        let rows = self.ids.len() - before;
+        self.carry_out(&[Step::DeleteLast(rows)], true).await
+    }
+
     /// A row that everybody may see, with a negative id: after it, a recorder has everything.
     /// Returns its id.
     pub async fn mark(&mut self) -> Result<i64> {
@@ -235,7 +247,14 @@ impl Writer {
         match step {
             Step::Insert(rows) => self.inserts(client, rows, attempt).await,
             Step::Update(rows) => self.updates(client, rows, attempt).await,
-            Step::Delete(rows) => self.deletes(client, rows, attempt).await,
+            Step::Delete(rows) => {
+                let ids = self.pick(rows);
+                self.deletes(client, &ids, attempt).await
+            }
+            Step::DeleteLast(rows) => {
+                let ids = self.ids.split_off(self.ids.len().saturating_sub(rows));
+                self.deletes(client, &ids, attempt).await
+            }
             Step::Mark => {
                 let version = self.next();
                 let rows = [(-version, EVERYBODY, version)];
@@ -274,8 +293,7 @@ impl Writer {
         self.put(client, UPDATE, &rows, attempt).await
     }
 
-    async fn deletes(&mut self, client: &Client, rows: usize, attempt: &mut Attempt) -> Result<()> {
-        let ids = self.pick(rows);
+    async fn deletes(&mut self, client: &Client, ids: &[i64], attempt: &mut Attempt) -> Result<()> {
         let deleted = client.query(DELETE, &[&ids]).await?;
         anyhow::ensure!(deleted.len() == ids.len(), "a row was not there");
         for row in deleted {
@@ -390,6 +408,8 @@ enum Step {
     Insert(usize),
     Update(usize),
     Delete(usize),
+    /// The rows that came last.
+    DeleteLast(usize),
     /// Inserts so many rows behind a savepoint and goes back to it.
     Undone(u64),
     Mark,

@@ -24,7 +24,9 @@ mod transcript;
 mod walcast;
 mod witness;
 
-pub use book::{Book, Outcome, Rows, Sight, Transaction};
+pub use book::{
+    Book, EVERYBODY, Entry, Face, Kind, Outcome, Rows, Sight, Transaction, View, apply, body, user,
+};
 pub use cluster::{StopMode, free_port};
 pub use dice::Dice;
 pub use eventually::eventually;
@@ -36,6 +38,6 @@ pub use recorder::{Beginning, Heed, Recorder, Recording};
 pub use socket::Socket;
 pub use subscriber::{Desk, Role, Subscriber};
 pub use tokio_tungstenite::tungstenite::Message;
-pub use transcript::{Connection, Transcript};
+pub use transcript::{Connection, Received, Segment, Transcript};
 pub use walcast::Walcast;
 pub use witness::Witness;

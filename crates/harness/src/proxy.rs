@@ -31,6 +31,7 @@ pub struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
     cut: watch::Sender<CancellationToken>,
+    target: watch::Sender<SocketAddr>,
     stop: CancellationToken,
 }
 
@@ -40,11 +41,12 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
+        let (target, target_seen) = watch::channel(target);
         let (weather, weather_seen) = watch::channel(Weather::Fair);
         let (cut, cut_seen) = watch::channel(stop.child_token());
         tokio::spawn(accept(
             listener,
-            target,
+            target_seen,
             weather_seen,
             cut_seen,
             stop.clone(),
@@ -53,6 +55,7 @@ impl Proxy {
             address,
             weather,
             cut,
+            target,
             stop,
         })
     }
@@ -65,6 +68,11 @@ impl Proxy {
     /// Changes how bytes travel from now on.
     pub fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    /// New connections go to another server.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// Resets (RST) every connection that is open now, on both sides.
@@ -81,7 +89,7 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    target: SocketAddr,
+    target: watch::Receiver<SocketAddr>,
     weather: watch::Receiver<Weather>,
     cut: watch::Receiver<CancellationToken>,
     stop: CancellationToken,
@@ -94,6 +102,7 @@ async fn accept(
             continue;
         }
         let cut = cut.borrow().clone();
+        let target = *target.borrow();
         connections.spawn(async move {
             let _ = carry(client, target, weather, cut).await; // its ends see the broken connection
         });

@@ -55,8 +55,12 @@ pub struct Recording {
 pub struct Heed {
     /// Subscriptions that were acknowledged.
     pub acknowledged: usize,
+    /// How often it began anew, the first time counted.
+    pub began: usize,
     pub connected: bool,
     pub events: usize,
+    /// Events of the subscription at hand.
+    pub fresh: usize,
     /// The lowest id so far; those of marks are negative and fall.
     pub mark: i64,
 }
@@ -204,6 +208,7 @@ impl Tape {
         self.tell.send_modify(|heed| {
             heed.connected = true;
             heed.acknowledged += 1;
+            heed.fresh = 0;
         });
         loop {
             // Whoever holds the other end may be gone, which unstalls.
@@ -255,6 +260,7 @@ impl Tape {
             events: Vec::new(),
         });
         self.since = Some(from);
+        self.tell.send_modify(|heed| heed.began += 1);
         Ok(())
     }
 
@@ -284,6 +290,7 @@ impl Tape {
         }
         self.tell.send_modify(|heed| {
             heed.events += 1;
+            heed.fresh += 1;
             heed.mark = heed.mark.min(received.view.id);
         });
         Ok(())

@@ -1,0 +1,124 @@
+//! Large transactions, many at once, and a table that changes its form.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep};
+use walcast_harness::{Load, Writer};
+
+use crate::report::by_form;
+use crate::stage::{DURABLE, OWNERS, Stage, usual};
+
+const RESIDENT_MAX: u64 = 512 << 20;
+
+/// One huge transaction beside small ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c32_a_huge_transaction() -> Result<()> {
+    let mut stage = Stage::new("C32 huge transaction", &[], &[]).await?;
+    stage.record(6).await?;
+    let load = Load {
+        writers: 2,
+        per_second: 20,
+        rows_max: 20,
+        ..usual(600)
+    };
+    let load = stage.load(load).await?;
+    let begin = stage.server().resident_bytes()?;
+    let mut writer = Writer::new(&stage.url(), 40, stage.seed, OWNERS);
+    writer.insert(by_form(20_000, 100_000)).await?;
+    writer.insert(by_form(20_000, 1_000_000)).await?;
+    let most = peak(&mut stage).await?;
+    stage.figures.notes.push(format!(
+        "RSS {} MiB, at most {} MiB",
+        begin >> 20,
+        most >> 20
+    ));
+    let mut book = load.finish().await?;
+    book.transactions.extend(writer.into_book().transactions);
+    stage.judge(book).await?;
+    assert!(most < RESIDENT_MAX, "{most} bytes");
+    Ok(())
+}
+
+/// The most memory used until everybody has everything.
+async fn peak(stage: &mut Stage) -> Result<u64> {
+    let mut most = stage.server().resident_bytes()?;
+    let end = Instant::now() + Duration::from_secs(by_form(60, 240));
+    let mark = stage.mark().await?;
+    while stage.recorders.iter().any(|one| one.now().mark > mark) {
+        anyhow::ensure!(Instant::now() < end, "not everybody has everything");
+        most = most.max(stage.server().resident_bytes()?);
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(most)
+}
+
+/// Many connections commit at the same time: the order is that of their commits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c33_many_at_once() -> Result<()> {
+    let mut stage = Stage::new("C33 32 writers", &[], &[]).await?;
+    stage.record(6).await?;
+    let load = Load {
+        writers: 32,
+        per_second: 2000,
+        rows_max: 3,
+        ..usual(600)
+    };
+    let load = stage.load(load).await?;
+    sleep(Duration::from_secs(by_form(3, 20))).await;
+    let book = load.finish().await?;
+    stage.judge(book).await.map(drop)
+}
+
+/// What an application's migrations do, at any time, in transactions and outside.
+const STORM: &[&str] = &[
+    "alter table ledger add column extra int default 7",
+    "begin; alter table ledger add column gone text; alter table ledger drop column gone; commit",
+    "alter table ledger alter column extra type text using extra::text",
+    "begin; alter table ledger rename column body to other; rollback",
+    "alter table ledger rename column extra to renamed",
+    "begin; drop policy own on ledger;
+     create policy own on ledger for select to authenticated, masked using (auth.uid() = owner); commit",
+    "create table swapped (like ledger including all); select enable_realtime('swapped')",
+    "begin; drop policy team on ledger;
+     create policy team on ledger for select to team using (owner in
+         (select m.owner from ledger_members m where m.member = auth.uid())); commit",
+    "begin; alter table swapped rename to swapped_old;
+     create table swapped (id int primary key, body text); select enable_realtime('swapped');
+     insert into swapped values (1, 'x'); commit",
+    "alter table ledger drop column renamed",
+    "drop table swapped, swapped_old",
+    "begin; alter table ledger replica identity default; alter table ledger replica identity full; commit",
+    "create index storm on ledger (version); drop index storm",
+    "alter table ledger alter column version set statistics 10",
+    "analyze ledger",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c34_ddl_storm() -> Result<()> {
+    let mut stage = Stage::new("C34 DDL storm", &[], &[]).await?;
+    stage.record(12).await?;
+    let load = stage.load(usual(600)).await?;
+    for _ in 0..by_form(2, 10) {
+        for statements in STORM {
+            stage.execute(statements).await?;
+            stage.figures.faults += 1;
+            sleep(Duration::from_millis(60)).await;
+        }
+    }
+    let book = load.finish().await?;
+    stage.judge(book).await.map(drop)
+}
+
+/// The usual load with transactions of every size, and clients that begin and end meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_come_in_the_middle() -> Result<()> {
+    let mut stage = Stage::new("clients come and go", DURABLE, &[]).await?;
+    let load = stage.load(usual(600)).await?;
+    for _ in 0..by_form(3, 10) {
+        stage.record(6).await?;
+        sleep(Duration::from_millis(700)).await;
+    }
+    let book = load.finish().await?;
+    stage.judge(book).await.map(drop)
+}

@@ -1,0 +1,169 @@
+//! The network between Postgres and the server, and between the server and its clients.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::time::sleep;
+use walcast_harness::{Beginning, Load, Proxy, Recorder, Role, Subscriber, Weather, Writer};
+
+use crate::report::{by_form, is_full};
+use crate::stage::{DEADLINE, DURABLE, OWNERS, Stage, crowd, usual};
+
+/// Every connection to Postgres is reset, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_resets() -> Result<()> {
+    let (mut stage, proxy) = Stage::behind_proxy("A8 resets every 2 s", DURABLE, &[]).await?;
+    stage.record(12).await?;
+    let load = stage.load(usual(300)).await?;
+    for _ in 0..by_form(4, 30) {
+        sleep(Duration::from_secs(2)).await;
+        proxy.cut();
+        stage.figures.faults += 1;
+    }
+    let book = load.finish().await?;
+    let log = stage.server().log();
+    let tries = log.matches("replication stream ended").count();
+    let faults = stage.figures.faults;
+    stage.figures.notes.push(format!("{tries} reconnects"));
+    assert!(
+        tries <= 2 * faults,
+        "no storm of tries: {tries} for {faults} resets"
+    );
+    stage.judge(book).await.map(drop)
+}
+
+/// Nothing arrives and nobody is told; the server finds out by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_black_hole() -> Result<()> {
+    if !is_full() {
+        eprintln!("A9 runs in the full form only: it takes 45 s");
+        return Ok(());
+    }
+    let (mut stage, proxy) = Stage::behind_proxy("A9 black hole", DURABLE, &[]).await?;
+    stage.record(12).await?;
+    let load = stage.load(usual(300)).await?;
+    sleep(Duration::from_secs(1)).await;
+    let begin = Instant::now();
+    proxy.set(Weather::Blackhole);
+    let ended = |line: &str| line.contains("replication stream ended");
+    stage.server().logged(ended, DEADLINE).await?;
+    let noticed = begin.elapsed();
+    sleep(Duration::from_secs(10)).await;
+    // What was under way is lost with its connections, as after a real partition.
+    proxy.cut();
+    proxy.set(Weather::Fair);
+    stage.figures.faults += 1;
+    stage
+        .figures
+        .notes
+        .push(format!("noticed after {:.1} s", noticed.as_secs_f64()));
+    stage.quiet().await?;
+    let book = load.finish().await?;
+    stage.judge(book).await?;
+    assert!(noticed <= Duration::from_secs(30), "{noticed:?}");
+    Ok(())
+}
+
+/// 50 KB/s and 320 ms: the stream is behind, and is not given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_slow_link() -> Result<()> {
+    let timeout = [DURABLE, &[("wal_sender_timeout", "5s")]].concat();
+    let (mut stage, proxy) = Stage::behind_proxy("A10 50 KB/s", &timeout, &[]).await?;
+    stage.record(6).await?;
+    proxy.set(Weather::Slow(by_form(
+        Duration::from_millis(100),
+        Duration::from_millis(320),
+    )));
+    let mut writer = Writer::new(&stage.url(), 1, stage.seed, OWNERS);
+    for _ in 0..10 {
+        writer.insert(by_form(100, 1000)).await?;
+    }
+    stage.quiet().await?;
+    let log = stage.server().log();
+    assert!(
+        !log.contains("replication stream ended"),
+        "the stream was kept:\n{log}"
+    );
+    proxy.set(Weather::Fair);
+    stage.judge(writer.into_book()).await.map(drop)
+}
+
+/// Pieces of 1 to 7 bytes on both links.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a11_sliced() -> Result<()> {
+    let (mut stage, proxy) = Stage::behind_proxy("A11 sliced", DURABLE, &[]).await?;
+    proxy.set(Weather::Sliced);
+    let front = Proxy::start(stage.address).await?;
+    front.set(Weather::Sliced);
+    let subscribers: Vec<_> = crowd(6).collect();
+    stage.record_through(front.address(), &subscribers).await?;
+    let load = Load {
+        per_second: 20,
+        rows_max: 50,
+        ..usual(300)
+    };
+    let load = stage.load(load).await?;
+    sleep(Duration::from_secs(by_form(3, 15))).await;
+    let book = load.finish().await?;
+    stage.judge(book).await.map(drop)
+}
+
+/// Many clients are cut in the middle of whatever they were reading, and all come back at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a12_everybody_comes_back() -> Result<()> {
+    const MISSED: usize = 10;
+    let clients = by_form(200, 1000);
+    let spoken = [
+        DURABLE,
+        &[("log_statement", "all"), ("log_line_prefix", "%u ")],
+    ]
+    .concat();
+    let mut stage = Stage::new("A12 all clients cut", &spoken, &[]).await?;
+    let front = Proxy::start(stage.address).await?;
+    for user in 1..=clients {
+        let subscriber = Subscriber::new(Role::Authenticated, user);
+        let mut recording = stage.recording(front.address(), subscriber);
+        recording.beginning = Beginning::Nothing;
+        stage.recorders.push(Recorder::start(recording)?);
+    }
+    stage.subscribed().await?;
+    let mut writer = Writer::new(&stage.url(), 1, stage.seed, OWNERS);
+    writer.insert(500).await?;
+    stage.quiet().await?;
+    for _ in 0..by_form(1, 3) {
+        front.set(Weather::Refusing);
+        let before = stage.acknowledged();
+        front.cut();
+        for _ in 0..MISSED {
+            writer.mark().await?;
+        }
+        let asked = asked(&stage);
+        front.set(Weather::Fair);
+        let begin = Instant::now();
+        stage.recovered(begin, &before).await?;
+        stage.quiet().await?;
+        let statements = asked_since(&stage, asked);
+        stage.figures.faults += usize::from(clients);
+        stage.figures.notes.push(format!("{statements} statements"));
+        assert!(
+            statements < usize::from(clients) / 2,
+            "{statements} statements for {clients} clients"
+        );
+    }
+    let all = stage.figures.all.iter().max().copied();
+    stage.judge(writer.into_book()).await?;
+    assert!(all < Some(Duration::from_secs(by_form(20, 10))), "{all:?}");
+    Ok(())
+}
+
+/// Statements of the server's checks so far.
+fn asked(stage: &Stage) -> usize {
+    let log = stage.postgres.log();
+    log.lines()
+        .filter(|line| line.starts_with("walcast_checks LOG:"))
+        .count()
+}
+
+fn asked_since(stage: &Stage, before: usize) -> usize {
+    asked(stage).saturating_sub(before)
+}

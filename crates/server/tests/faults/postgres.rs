@@ -1,0 +1,207 @@
+//! Postgres restarts, crashes, is another one, or an older one of itself.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::time::sleep;
+use walcast_harness::{Proxy, StopMode, Weather, Writer, eventually};
+
+use crate::report::by_form;
+use crate::stage::{DEADLINE, DURABLE, OWNERS, Stage, usual};
+
+/// From the moment Postgres accepts connections to the first event.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a6_restarted_under_load() -> Result<()> {
+    restarts("A6 Postgres restart", StopMode::Fast, by_form(2, 10)).await
+}
+
+/// The slot may have forgotten what was acknowledged: it is sent again, and nobody may get it twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a7_crashes_after_acknowledgements() -> Result<()> {
+    restarts("A7 Postgres crash", StopMode::Immediate, by_form(2, 10)).await
+}
+
+async fn restarts(scenario: &'static str, mode: StopMode, times: usize) -> Result<()> {
+    let mut stage = Stage::new(scenario, DURABLE, &[]).await?;
+    stage.record(12).await?;
+    let load = stage.load(usual(300)).await?;
+    for _ in 0..times {
+        sleep(Duration::from_millis(1500)).await;
+        stage.postgres.stop(mode).await?;
+        let events: Vec<_> = stage.recorders.iter().map(|one| one.now().events).collect();
+        stage.postgres.start_again().await?;
+        let begin = Instant::now();
+        for (recorder, events) in stage.recorders.iter().zip(events) {
+            recorder
+                .heeds(|heed| heed.events > events, DEADLINE)
+                .await?;
+            stage.figures.first.push(begin.elapsed());
+            break;
+        }
+        stage.figures.faults += 1;
+    }
+    let book = load.finish().await?;
+    stage
+        .figures
+        .notes
+        .push(format!("{} outcomes asked", book.asked()));
+    let slowest = stage.figures.first.iter().max().copied();
+    let connections = stage.acknowledged();
+    stage.judge(book).await?;
+    assert!(
+        connections.iter().all(|count| *count == 1),
+        "clients stayed: {connections:?}"
+    );
+    assert!(slowest < Some(RECOVERY * by_form(4, 1)), "{slowest:?}");
+    Ok(())
+}
+
+/// Commits are decoded well before other sessions see them: a synchronous standby is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d45_decoded_before_visible() -> Result<()> {
+    let mut stage = Stage::new("D45 synchronous standby", DURABLE, &[]).await?;
+    stage.record(12).await?;
+    let link = Proxy::start(([127, 0, 0, 1], stage.postgres.port()).into()).await?;
+    link.set(Weather::Slow(Duration::from_millis(10)));
+    let standby = Standby::start(&stage, &link)?;
+    sync_names(&stage, "walcast_standby").await?;
+    let load = stage.load(usual(by_form(5, 20))).await?;
+    sleep(Duration::from_secs(by_form(5, 20))).await;
+    let book = load.finish().await?;
+    let waits: i64 = stage
+        .sql
+        .query_one(
+            "select count(*) from pg_stat_replication where sync_state = 'sync'",
+            &[],
+        )
+        .await?
+        .get(0);
+    assert_eq!(waits, 1, "the standby is a synchronous one");
+    sync_names(&stage, "").await?;
+    drop(standby);
+    stage.judge(book).await.map(drop)
+}
+
+/// ALTER SYSTEM refuses to run beside other statements.
+async fn sync_names(stage: &Stage, names: &str) -> Result<()> {
+    stage
+        .execute(&format!(
+            "alter system set synchronous_standby_names = '{names}'"
+        ))
+        .await?;
+    stage.execute("select pg_reload_conf()").await
+}
+
+/// `pg_receivewal --synchronous`, which confirms what it has written, slowly.
+struct Standby {
+    child: std::process::Child,
+    folder: std::path::PathBuf,
+}
+
+impl Standby {
+    fn start(stage: &Stage, link: &Proxy) -> Result<Standby> {
+        let folder =
+            std::env::temp_dir().join(format!("walcast-standby-{}", stage.postgres.port()));
+        std::fs::create_dir_all(&folder)?;
+        let child = std::process::Command::new(stage.postgres.program("pg_receivewal"))
+            .args(["--synchronous", "--no-loop", "-D"])
+            .arg(&folder)
+            .arg("-d")
+            .arg(format!(
+                "postgres://postgres@{}/?application_name=walcast_standby",
+                link.address()
+            ))
+            .stdin(std::process::Stdio::null())
+            .spawn()?;
+        Ok(Standby { child, folder })
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Yesterday's copy under the same address: what clients know is not in its past.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b27_an_older_copy() -> Result<()> {
+    let mut stage = Stage::new("B27 older copy", DURABLE, &[]).await?;
+    stage.gaps_allowed = true;
+    stage.record(6).await?;
+    let mut writer = Writer::new(&stage.url(), 1, stage.seed, OWNERS);
+    writer.insert(20).await?;
+    stage.quiet().await?;
+    stage.postgres.stop(StopMode::Fast).await?;
+    stage.postgres.save("yesterday").await?;
+    stage.postgres.start_again().await?;
+    let mut lost = Writer::new(&stage.url(), 2, stage.seed, OWNERS);
+    for _ in 0..50 {
+        lost.insert(20).await?;
+    }
+    stage.quiet().await?;
+    stage.postgres.stop(StopMode::Immediate).await?;
+    stage.postgres.restore("yesterday").await?;
+    stage.postgres.start_again().await?;
+    stage.reconnect().await?;
+    for recorder in &stage.recorders {
+        recorder
+            .heeds(|heed| heed.began > 1 && heed.connected, DEADLINE)
+            .await?;
+    }
+    let told = |line: &str| line.contains("changes were lost");
+    stage.server().logged(told, DEADLINE).await?;
+    stage.figures.faults += 1;
+    stage.figures.notes.push("everybody began anew".into());
+    // LSNs and numbers of transactions begin again where the copy was made: the oracle's order has
+    // them twice. What is asked here is that each client shows what is there.
+    stage.shows_what_is_there().await
+}
+
+/// Another cluster altogether under the same address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b27_another_server() -> Result<()> {
+    let other = Stage::unstarted("B27 (its other server)", DURABLE, &[]).await?;
+    let (mut stage, proxy) = Stage::behind_proxy("B27 other server", DURABLE, &[]).await?;
+    stage.record(6).await?;
+    let mut writer = Writer::new(&stage.url(), 1, stage.seed, OWNERS);
+    writer.insert(20).await?;
+    stage.quiet().await?;
+    let sql = other.postgres.connect("postgres", "postgres").await?;
+    let rename = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{0}';
+         alter database {0} rename to {1}",
+        other.database, stage.database
+    );
+    eventually(DEADLINE, async || {
+        for statement in rename.split(';') {
+            sql.batch_execute(statement).await.ok()?;
+        }
+        Some(())
+    })
+    .await?;
+    let database = stage.database.clone();
+    proxy.redirect(([127, 0, 0, 1], other.postgres.port()).into());
+    proxy.cut();
+    let told = |line: &str| line.contains("changes were lost");
+    stage.server().logged(told, DEADLINE).await?;
+    for recorder in &stage.recorders {
+        recorder
+            .heeds(|heed| heed.began > 1 && heed.connected, DEADLINE)
+            .await?;
+    }
+    // They read what is there through a desk of the first server; only events are looked at now.
+    let mut writer = Writer::new(&other.postgres.url("postgres", &database), 2, 1, OWNERS);
+    let mark = writer.mark().await?;
+    for recorder in &stage.recorders {
+        recorder.heeds(|heed| heed.mark <= mark, DEADLINE).await?;
+    }
+    stage.figures.faults += 1;
+    stage.figures.notes.push("everybody began anew".into());
+    stage.passed();
+    Ok(())
+}
