@@ -8,6 +8,7 @@
 mod binding;
 mod broadcast;
 mod change;
+mod codec;
 mod event;
 mod frame;
 mod incoming;
@@ -26,6 +27,7 @@ mod version;
 pub use binding::{Binding, BindingError, Wanted};
 pub use broadcast::{Body, Broadcast, write_broadcast};
 pub use change::{PostgresChange, Style, write_change};
+pub use codec::Phoenix;
 pub use event::{Event, Payload, Sent};
 pub use frame::Opcode;
 pub use incoming::{FrameError, Incoming, decode_binary, decode_text};

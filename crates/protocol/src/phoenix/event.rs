@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{is_object, is_shallow, object, string};
+use super::json::{is_object, is_shallow, object, present, string};
 use super::{FrameError, Join, Token};
 
 /// What a client's message asks for.
@@ -59,11 +59,12 @@ pub enum Payload {
 }
 
 /// The parts of an event's payload that matter to the server.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Parts<'a> {
     #[serde(borrow)]
     event: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     access_token: Option<&'a RawValue>,

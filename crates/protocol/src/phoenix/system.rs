@@ -84,16 +84,16 @@ impl fmt::Display for System {
     }
 }
 
-/// Appends a `system` message. `subtopic` is the topic without `realtime:`.
+/// Appends a `system` message. `topic` is with `realtime:`; the payload names it without.
 pub fn write_system(
     version: Version,
     join_ref: Option<&Ref>,
-    subtopic: &str,
+    topic: &str,
     system: &System,
     out: &mut Vec<u8>,
 ) {
-    let topic = format!("realtime:{subtopic}");
-    write_frame(version, [join_ref, None], &topic, "system", out, |out| {
+    let subtopic = topic.strip_prefix("realtime:").unwrap_or(topic);
+    write_frame(version, [join_ref, None], topic, "system", out, |out| {
         out.extend_from_slice(br#"{"extension":""#);
         out.extend_from_slice(system.extension().as_str().as_bytes());
         out.extend_from_slice(br#"","status":""#);

@@ -1,6 +1,9 @@
 //! Frames of the reference, both ways.
 
 mod broadcasts;
+mod changes;
+mod joins;
+mod random;
 mod transcripts;
 
 use bytes::Bytes;

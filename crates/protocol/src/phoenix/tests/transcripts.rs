@@ -385,7 +385,8 @@ fn system_messages() {
                 json!(["1", null, "realtime:a:b", "system", payload]),
             ),
         ] {
-            let frame = written(|out| write_system(version, join.as_ref(), "a:b", &system, out));
+            let frame =
+                written(|out| write_system(version, join.as_ref(), "realtime:a:b", &system, out));
             let frame: serde_json::Value = serde_json::from_str(&frame).expect("JSON");
             assert_eq!(frame, expected);
         }
