@@ -72,7 +72,7 @@ const SETTINGS: &str = "SELECT set_config('role', $1, true), set_config('search_
   FROM (SELECT nullif($3, '')::json AS claims) c";
 
 /// After the policies ran: still the same viewer? Advisory locks of the session outlive a rollback.
-const ASSERTION: &str =
+pub(crate) const ASSERTION: &str =
     "SELECT current_user = $1 AND pg_catalog.current_setting('request.jwt.claims', true) = $2
     AND pg_catalog.pg_advisory_unlock_all() IS NOT NULL";
 

@@ -88,6 +88,7 @@ impl TableReader {
     }
 
     /// Begins to read the table that `shape` describes (by its OID, so also when it was renamed).
+    /// Returns when Postgres has sent the first rows; dropped before that, everything is cancelled.
     ///
     /// `columns`: positions in the shape; `None` means all. Those of the key are always given, those
     /// that the role may not SELECT never: they are [`Cell::Missing`](walcast_change::Cell).

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use walcast_change::{ColumnSet, Row, Shape};
 use walcast_pgoutput::Lsn;
 
-use crate::lane::Lane;
+use crate::lane::{ASSERTION, Lane};
 use crate::literal::text;
 use crate::reader::pool::Seat;
 use crate::reader::rows::{BadLine, Rows};
@@ -223,7 +223,12 @@ impl Job {
 
     /// Whether all of it counts; the transaction is over then.
     async fn end(&self, lane: &Lane) -> Result<(), ReadError> {
-        if !lane.stayed(&self.viewer).await? {
+        // Not the prepared one: a policy's function may have run DEALLOCATE.
+        let (role, claims) = (&*self.viewer.role, &*self.viewer.claims);
+        let viewer: [(&(dyn postgres_types::ToSql + Sync), Type); 2] =
+            [(&role, Type::TEXT), (&claims, Type::TEXT)];
+        let stayed = lane.client.query_typed_one(ASSERTION, &viewer).await?;
+        if stayed.try_get::<_, Option<bool>>(0)? != Some(true) {
             return Err(ReadError::Escaped);
         }
         let unchanged = lane
