@@ -157,7 +157,7 @@ impl Cache {
         facts: &Facts,
         shadowed: bool,
     ) -> Result<Study, Error> {
-        let Some(text) = combine(facts) else {
+        let Some(text) = combine(&facts.policies) else {
             return Ok(Study::default());
         };
         if shadowed {

@@ -28,6 +28,7 @@ mod access;
 mod breaker;
 mod cache;
 mod catalogue;
+mod channel;
 mod check;
 mod claims;
 mod config;
@@ -58,6 +59,10 @@ mod viewer;
 mod vocabulary;
 
 pub use access::{Access, AccessError, Denial};
+pub use channel::{
+    ChannelAccess, ChannelAction, ChannelAsk, ChannelDenial, ChannelFailure, ChannelRefusal,
+    ChannelViewer, Replayed, ReplayedPayload,
+};
 pub use check::PostgresCheck;
 pub use config::CheckConfig;
 pub use connector::{ConnectError, Connector};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::catalogue::Facts;
+use crate::catalogue::{Facts, PolicyFacts};
 use crate::literal::identifier;
 use crate::names::Names;
 use crate::rules::Rules;
@@ -32,7 +32,7 @@ pub(crate) struct Policies {
 impl Policies {
     /// `None`, if nothing can ever be visible.
     pub(crate) fn new(facts: Facts, shadowed: bool) -> Option<Policies> {
-        let expression = combine(&facts)?;
+        let expression = combine(&facts.policies)?;
         let names = Names::of(&expression);
         let whole_row = names.as_ref().is_none_or(|names| names.whole_row);
         let sub_select = names.as_ref().is_none_or(|names| names.sub_select);
@@ -186,10 +186,9 @@ fn images(array: &str) -> String {
 /// for nothing, and without a permissive one nothing is visible.
 ///
 /// Source: `add_security_quals` in Postgres's own sources, whose order of evaluation this keeps.
-pub(crate) fn combine(facts: &Facts) -> Option<String> {
+pub(crate) fn combine(policies: &[PolicyFacts]) -> Option<String> {
     let quals = |permissive: bool| -> Vec<String> {
-        let policies = facts
-            .policies
+        let policies = policies
             .iter()
             .filter(|policy| policy.permissive == permissive);
         policies
