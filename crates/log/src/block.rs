@@ -183,13 +183,11 @@ impl Builder {
         let mut shapes = std::mem::take(&mut self.new_shapes);
         let mut rest = None;
         let mark = self.mark.take();
-        if let Some(mark) = mark {
-            if mark.bytes < bytes.len() {
-                let mut tail = vec![0; BLOCK_HEADER_BYTES];
-                tail.extend_from_slice(&bytes[mark.bytes..]);
-                bytes.truncate(mark.bytes);
-                rest = Some((tail, shapes.split_off(mark.shapes)));
-            }
+        if let Some(mark) = mark.filter(|mark| mark.bytes < bytes.len()) {
+            let mut tail = vec![0; BLOCK_HEADER_BYTES];
+            tail.extend_from_slice(&bytes[mark.bytes..]);
+            bytes.truncate(mark.bytes);
+            rest = Some((tail, shapes.split_off(mark.shapes)));
         }
         let rolls = std::mem::take(&mut self.rolls);
         let last = mark.map_or(self.last, |mark| mark.last);

@@ -33,6 +33,11 @@ impl History {
         History { shared }
     }
 
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> crate::tests::faults::Faults {
+        self.shared.faults.clone()
+    }
+
     pub fn epoch(&self) -> Epoch {
         self.shared.epoch()
     }
@@ -83,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) written: watch::Sender<Position>,
     pub(crate) durable: watch::Sender<Lsn>,
     pub(crate) health: watch::Sender<Health>,
+    #[cfg(test)]
+    pub(crate) faults: crate::tests::faults::Faults,
 }
 
 impl Shared {
@@ -95,6 +102,8 @@ impl Shared {
             written: watch::Sender::new(Position { cursor, epoch }),
             durable: watch::Sender::new(durable),
             health: watch::Sender::new(Health::Good),
+            #[cfg(test)]
+            faults: crate::tests::faults::Faults::default(),
         }
     }
 

@@ -14,7 +14,8 @@
 //! - Durable is the end of a commit such that everything up to it was synced, and stays so: what is
 //!   found when the log is opened is synced before it counts.
 //! - After a crash the log ends with a complete transaction.
-//! - An epoch is durable before anything is appended to it, and an epoch without a segment is over.
+//! - An epoch is durable before anything is appended to it, and an epoch that is found
+//!   without a commit is over.
 //! - Memory: the queue to the disk (a setting), one batch of the appender's, 24 bytes per 32 KiB on
 //!   disk, the shapes that stand in the segments. A reader holds nothing between two calls.
 

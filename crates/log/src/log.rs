@@ -62,8 +62,8 @@ pub enum NewEpoch {
     Fresh,
     /// It was the log of another server, timeline, slot or publication.
     OtherIdentity,
-    /// Nothing of it could be used.
-    Damaged,
+    /// It was damaged so that nothing could be used, or had not come to its first commit.
+    Unusable,
 }
 
 impl Log {
@@ -87,14 +87,17 @@ impl Log {
         let (head, mut new_epoch) = match head::read(&directory).map_err(io("read"))? {
             Found::Head(head) if head.identity == identity => (Some(head.epoch), None),
             Found::Head(_) => (None, Some(NewEpoch::OtherIdentity)),
-            Found::Damaged => (None, Some(NewEpoch::Damaged)),
+            Found::Damaged => (None, Some(NewEpoch::Unusable)),
             Found::Nothing => (None, Some(NewEpoch::Fresh)),
         };
         let mut recovered = recovery::recover(&directory, head).map_err(io("recover"))?;
         let epoch = match head {
-            Some(epoch) if !recovered.segments.is_empty() => epoch,
+            Some(epoch) if recovered.committed() != Lsn::ZERO => epoch,
             _ => {
-                new_epoch = new_epoch.or(Some(NewEpoch::Damaged));
+                for segment in recovered.segments.drain(..) {
+                    segment.remove();
+                }
+                new_epoch = new_epoch.or(Some(NewEpoch::Unusable));
                 let epoch = recovery::draw_epoch(head).ok_or(LogError::Random)?;
                 let first = make_epoch(&directory, &identity, epoch).map_err(io("write"))?;
                 recovered.segments = vec![first];
@@ -310,10 +313,9 @@ fn lock(config: &LogConfig) -> Result<File, LogError> {
 fn opened(epoch: Epoch, new_epoch: Option<NewEpoch>, recovered: &Recovered) -> Opened {
     let some = |cursor: Cursor| (cursor != Cursor::default()).then_some(cursor);
     let newest = recovered.segments.last();
-    let committed = newest.map(Segment::committed);
     Opened {
         epoch,
-        durable: committed.filter(|&lsn| lsn != Lsn::ZERO),
+        durable: Some(recovered.committed()).filter(|&lsn| lsn != Lsn::ZERO),
         last: newest.and_then(|segment| some(segment.last())),
         oldest: recovered
             .segments

@@ -42,6 +42,14 @@ pub(crate) struct Recovered {
     pub(crate) cut_bytes: u64,
 }
 
+impl Recovered {
+    /// The end of the last commit; [`Lsn::ZERO`] if there is none. Where an epoch without a commit
+    /// began is not known, so that nobody could tell whether the stream goes on where it ended.
+    pub(crate) fn committed(&self) -> Lsn {
+        self.segments.last().map_or(Lsn::ZERO, Segment::committed)
+    }
+}
+
 /// Reads the segments of `epoch`, and deletes those of others and those that can't be used.
 pub(crate) fn recover(directory: &Path, epoch: Option<Epoch>) -> io::Result<Recovered> {
     let mut recovered = Recovered::default();

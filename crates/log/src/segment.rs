@@ -275,7 +275,7 @@ impl<'a> Blocks<'a> {
     }
 
     fn bytes(&mut self, offset: u64, size: usize) -> Result<Bytes, BlockError> {
-        if let Some(bytes) = self.from_piece(offset, size) {
+        if let Some(bytes) = self.slice_of_piece(offset, size) {
             return Ok(bytes);
         }
         let left = self.end.saturating_sub(offset);
@@ -293,10 +293,10 @@ impl<'a> Blocks<'a> {
             })?;
         self.piece = piece.into();
         self.piece_at = offset;
-        self.from_piece(offset, size).ok_or(BlockError::Damaged)
+        self.slice_of_piece(offset, size).ok_or(BlockError::Damaged)
     }
 
-    fn from_piece(&self, offset: u64, size: usize) -> Option<Bytes> {
+    fn slice_of_piece(&self, offset: u64, size: usize) -> Option<Bytes> {
         let from = usize::try_from(offset.checked_sub(self.piece_at)?).ok()?;
         let to = from.checked_add(size)?;
         (to <= self.piece.len()).then(|| self.piece.slice(from..to))

@@ -58,8 +58,6 @@ pub(crate) struct Writer {
     retained_at: Instant,
     /// Holds the lock on the directory.
     _lock: File,
-    #[cfg(test)]
-    pub(crate) faults: crate::tests::Faults,
 }
 
 /// What stands in the file, but perhaps not on the disk.
@@ -98,8 +96,6 @@ impl Writer {
             synced_at: Instant::now(),
             retained_at: Instant::now(),
             _lock: lock,
-            #[cfg(test)]
-            faults: crate::tests::Faults::default(),
         }
     }
 
@@ -108,9 +104,7 @@ impl Writer {
         while open {
             open = self.receive();
             if self.retry_at.is_none_or(|at| at <= Instant::now()) || !open {
-                let worked = self.work(!open);
-                self.announce();
-                match worked {
+                match self.work(!open) {
                     Ok(()) => self.recovered(),
                     Err(error) => self.failed(&error),
                 }
@@ -165,8 +159,14 @@ impl Writer {
         if self.retry_at.is_some() {
             self.write_again()?;
         }
-        while self.write_queue()? {
-            self.sync()?;
+        loop {
+            let more = self.write_queue();
+            // Readers don't wait for the disk.
+            self.announce();
+            match more? {
+                true => self.sync()?,
+                false => break,
+            }
         }
         let due = self.synced_at.elapsed() >= self.config.sync_interval;
         if ending || due || !self.syncs.is_empty() || self.retry_at.is_some() {
@@ -306,13 +306,13 @@ impl Writer {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         #[cfg(test)]
-        self.faults.write()?;
+        self.shared.faults.write()?;
         self.segment.file.write_all_at(bytes, offset)
     }
 
     fn sync_file(&self) -> io::Result<()> {
         #[cfg(test)]
-        self.faults.sync()?;
+        self.shared.faults.sync()?;
         self.segment.file.sync_data()
     }
 }

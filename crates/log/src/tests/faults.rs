@@ -1,10 +1,10 @@
-//! Shared by the unit tests.
+//! A disk that fails on demand.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A disk that fails on demand.
+/// Which calls fail from now on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) write: Arc<AtomicBool>,
