@@ -8,6 +8,8 @@ mod describe;
 pub mod doctor;
 pub mod explain;
 mod http;
+mod journal;
+mod keep;
 mod listener;
 pub mod logs;
 mod metrics;
@@ -29,6 +31,8 @@ mod socket;
 mod sockets;
 mod stream;
 pub mod token;
+mod voice;
+mod walk;
 
 /// The version and, where it is known, the commit that it was built from.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,6 +1,7 @@
 //! One client's conversation, in the dialect that its path names.
 
 mod client;
+mod memberships;
 mod native;
 mod subscriptions;
 

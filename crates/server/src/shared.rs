@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use walcast_auth::Verifier;
-use walcast_hub::Connections;
+use walcast_hub::{ChannelLimits, Channels, Connections};
 use walcast_rls::Access;
 
 use crate::metrics::Metrics;
 use crate::order::Orders;
 use crate::replay::Replay;
+use crate::voice::Dialects;
 
 pub(crate) struct Shared {
     pub(crate) verifier: Arc<Verifier>,
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) orders: Orders,
     pub(crate) replay: Replay,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) channels: Arc<Channels>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: SessionSettings,
     ids: AtomicU64,
@@ -54,6 +56,7 @@ impl Shared {
             orders,
             replay,
             connections,
+            channels: Channels::new(ChannelLimits::default(), Arc::new(Dialects)),
             metrics,
             settings,
             ids,

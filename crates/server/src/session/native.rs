@@ -11,6 +11,7 @@ use walcast_protocol::{
 use walcast_websocket::{CloseCode, OpCode, frame};
 
 use super::client::{Client, Due, viewer};
+use super::memberships::Memberships;
 use super::subscriptions::{Subscriptions, Words};
 use super::{Message, text_frame};
 use crate::shared::Shared;
@@ -18,6 +19,7 @@ use crate::shared::Shared;
 pub(crate) struct Session {
     client: Client,
     subscriptions: Subscriptions,
+    memberships: Memberships,
 }
 
 impl Session {
@@ -29,6 +31,7 @@ impl Session {
         let (client, error) = Client::enter(shared.clone(), address);
         let mut session = Session {
             subscriptions: Subscriptions::new(shared, client.id, client.outbox.clone()),
+            memberships: Memberships::default(),
             client,
         };
         match (error, token) {
@@ -92,10 +95,7 @@ impl Session {
             Command::Heartbeat => {}
             Command::AccessToken { token } => self.refresh(&token).await?,
             Command::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-            Command::Channel(_) => {
-                let text = "this server has no broadcast and presence channels yet";
-                return Err(Refusal::new(Code::InvalidChannel, text));
-            }
+            Command::Channel(command) => self.memberships.carry_out(&self.client, command)?,
             Command::Unsubscribe {
                 channel,
                 subscription,
@@ -171,12 +171,15 @@ impl Session {
         for id in ended {
             self.subscriptions.drop(id).await;
         }
+        if id.is_none() {
+            self.memberships.leave(channel.as_deref());
+        }
         self.acknowledge(&Acknowledgement::Unsubscribed {
             channel: channel.as_deref(),
             id,
         });
         // The Fluxbase SDK, which alone names ids, waits for the end of the socket.
-        let last = id.is_some() && self.subscriptions.is_empty();
+        let last = id.is_some() && self.subscriptions.is_empty() && self.memberships.is_empty();
         last.then_some(Closing::Done)
     }
 
@@ -234,6 +237,7 @@ impl Session {
     }
 
     pub(super) async fn end(&mut self) {
+        self.memberships.leave(None);
         self.subscriptions.end().await;
         self.client.leave();
     }
