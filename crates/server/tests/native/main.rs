@@ -1,5 +1,6 @@
 //! The real binary over a real Postgres, spoken to in the native protocol.
 
+mod channels;
 mod faults;
 mod hostile;
 mod limits;
