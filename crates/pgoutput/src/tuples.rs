@@ -63,13 +63,19 @@ impl Tuples {
     /// taken back.
     pub fn end_row(&mut self) -> bool {
         let whole = self.open == self.columns;
-        self.open = 0;
         if whole {
+            self.open = 0;
             self.ends.push(self.body.len());
         } else {
-            self.body.truncate(self.ends.last().copied().unwrap_or(0));
+            self.take_back();
         }
         whole
+    }
+
+    /// Forgets the row in progress.
+    pub fn take_back(&mut self) {
+        self.open = 0;
+        self.body.truncate(self.ends.last().copied().unwrap_or(0));
     }
 
     /// Rows that are complete.

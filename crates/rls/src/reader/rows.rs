@@ -55,28 +55,33 @@ impl Rows {
         rows.collect()
     }
 
-    /// Adds the row of one line, with or without its line feed.
+    /// Adds the row of one line, with or without its line feed; of a bad one nothing.
     pub(crate) fn push(&mut self, line: &[u8]) -> Result<(), BadLine> {
-        let mut rest = Some(line.strip_suffix(b"\n").unwrap_or(line));
-        if self.guarded {
-            let (guard, after) = split(line.strip_suffix(b"\n").unwrap_or(line));
-            if guard != b"1" {
-                return Err(BadLine::Escaped);
-            }
-            rest = after;
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let fields = match self.guarded {
+            false => Some(line),
+            true => match split(line) {
+                (b"1", fields) => fields,
+                _ => return Err(BadLine::Escaped),
+            },
+        };
+        if self.fill(fields) && self.tuples.end_row() {
+            return Ok(());
         }
+        self.tuples.take_back();
+        Err(BadLine::Malformed)
+    }
+
+    /// Whether there were exactly as many fields as columns to be given.
+    fn fill(&mut self, mut fields: Option<&[u8]>) -> bool {
         for given in &self.given {
-            if *given {
-                let line = rest.ok_or(BadLine::Malformed)?;
-                rest = field(line, &mut self.tuples);
-            } else {
-                self.tuples.unchanged();
+            match (given, fields) {
+                (false, _) => self.tuples.unchanged(),
+                (true, Some(rest)) => fields = field(rest, &mut self.tuples),
+                (true, None) => return false,
             }
         }
-        match (rest, self.tuples.end_row()) {
-            (None, true) => Ok(()),
-            _ => Err(BadLine::Malformed),
-        }
+        fields.is_none()
     }
 }
 
