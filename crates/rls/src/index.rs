@@ -52,20 +52,19 @@ enum Path {
 }
 
 impl Index {
-    /// `None`, if there is neither a formula nor a statement for many viewers.
-    pub(crate) fn new(id: u64, prepared: &Arc<Prepared>, varies: &[bool]) -> Option<Index> {
+    pub(crate) fn new(id: u64, prepared: &Arc<Prepared>, varies: &[bool]) -> Index {
         let path = match &prepared.formula {
             Ok(formula) => Path::of(formula, varies),
-            Err(_) => prepared.set.as_ref().map(|_| Path::All)?,
+            Err(_) => Path::All,
         };
-        Some(Index {
+        Index {
             id,
             path,
             prepared: prepared.clone(),
             groups: HashMap::new(),
             group_of: HashMap::new(),
             odd: HashSet::new(),
-        })
+        }
     }
 
     /// `None`: it has no group.
@@ -115,6 +114,27 @@ impl Index {
         members
             .into_iter()
             .flat_map(|members| members.viewers.iter().copied())
+    }
+
+    /// The viewers of each group.
+    pub(crate) fn each_group(&self) -> impl Iterator<Item = Box<dyn Iterator<Item = u32> + '_>> {
+        let groups = self.groups.values();
+        groups
+            .map(|members| Box::new(members.viewers.iter().copied()) as Box<dyn Iterator<Item = _>>)
+    }
+
+    /// The viewer's group; `None`, if it has none.
+    pub(crate) fn as_one_with(&self, viewer: u32) -> Option<impl Iterator<Item = u32>> {
+        let group = self.group_of.get(&viewer)?;
+        Some(self.members(*group))
+    }
+
+    /// How many verdicts a row costs.
+    pub(crate) fn cost(&self) -> usize {
+        match self.prepared.formula.is_ok() || self.prepared.set.is_some() {
+            true => 1,
+            false => self.groups.len() + self.odd.len(),
+        }
     }
 
     pub(crate) fn odd(&self) -> impl Iterator<Item = u32> {
@@ -304,8 +324,7 @@ mod tests {
                 formula: Ok(formula.clone()),
                 set: None,
             });
-            let mut index =
-                Index::new(1, &prepared, &[true, true, true, true, false]).expect("a formula");
+            let mut index = Index::new(1, &prepared, &[true, true, true, true, false]);
             for group in &groups {
                 index.insert(group.id, Some(group.clone()));
                 index.insert(group.id + 100, Some(group.clone()));

@@ -135,15 +135,15 @@ impl Roster {
     }
 
     /// About how many viewers a change of the table costs something: all of a role that has no
-    /// index, else as many as lately.
+    /// index, one of each group where a statement is needed for each, else as many as lately.
     pub(crate) fn cost(&self, shape: &Shape) -> usize {
         let roles = self
             .lists(shape)
             .flat_map(|members| members.iter())
             .map(
-                |(role, members)| match self.indexes.contains_key(&(shape.id.0, role.clone())) {
-                    true => 1,
-                    false => members.len(),
+                |(role, members)| match self.indexes.get(&(shape.id.0, role.clone())) {
+                    Some(entry) => entry.index.cost(),
+                    None => members.len(),
                 },
             );
         let judged: usize = roles.sum();
@@ -174,7 +174,7 @@ impl Roster {
         }
     }
 
-    /// The index of a table and role, with all who watch. `None`: there can be none.
+    /// The index of a table and role, with all who watch. `None`: nobody is as one with another.
     pub(crate) fn index(&mut self, shape: &Shape, rules: &Rules) -> Option<&Index> {
         let projection = rules.projection.as_ref().ok()?;
         let key = (rules.relation, rules.role.clone());
@@ -186,7 +186,7 @@ impl Roster {
                 .iter()
                 .map(|slot| slot.varies)
                 .collect();
-            let index = Index::new(projection.id, &prepared, &varies)?;
+            let index = Index::new(projection.id, &prepared, &varies);
             let pending = self.members(shape, &rules.role);
             if self.indexes.len() >= INDEXES_MAX {
                 self.indexes.clear();

@@ -1,5 +1,7 @@
 //! Changes in, and out come only those who see them: whoever watches is known beforehand.
 
+mod asking;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,19 +9,18 @@ use std::time::Instant;
 use walcast_change::{Cell, ColumnSet, Shape};
 use walcast_pgoutput::Xid;
 
+use self::asking::Asking;
 use crate::check::{Again, PostgresCheck};
+use crate::index::Index;
 use crate::rules::{Image, Rules, Standing};
 use crate::set::SetJob;
-use crate::{Answers, Batch, Question, Sighting, Tier, Verdict, Wants};
+use crate::{Question, Sighting, Tier, Verdict, Wants};
 
 /// What to judge, as far as it needs no statement of its own.
 #[derive(Default)]
 struct Sweep {
-    /// What Postgres is asked: a batch, with the numbers of its viewers and of its questions.
-    batch: Batch,
-    numbers: Vec<u32>,
-    places: HashMap<u32, u32>,
-    questions: Vec<usize>,
+    /// What Postgres is asked viewer by viewer, or group by group.
+    asking: Asking,
     /// Confirmed before anything counts.
     confirm: Vec<Arc<Rules>>,
     confirmed: bool,
@@ -41,6 +42,8 @@ enum Way {
     Index,
     /// One statement asks Postgres about all.
     Set,
+    /// Postgres is asked about one viewer of each group.
+    Groups,
     /// Postgres is asked about each.
     Each,
 }
@@ -80,31 +83,32 @@ impl PostgresCheck {
                 if matches!(way, Way::Set) && sweep.take(at, question, rules, &columns, unseen) {
                     let odd = self.odd(question.row.shape(), rules);
                     let wanting = odd.into_iter().filter(|viewer| wants(at, *viewer));
-                    self.ask_each(&mut sweep, at, question, wanting.collect());
+                    sweep.asking.each(&self.roster, at, question, wanting);
                     continue;
                 }
-                match self.look_up(question, rules, way) {
-                    Look::Seen(viewers) => {
-                        visible += viewers.len() as u64;
-                        sightings.extend(viewers.into_iter().map(|viewer| Sighting {
-                            viewer,
-                            verdict: Verdict::Visible(columns.clone()),
-                        }));
-                    }
+                let seen = match self.look_up(question, rules, way) {
+                    Look::Seen(seen) => seen,
                     Look::Ask(viewers) => {
                         let wanting = viewers.into_iter().filter(|viewer| wants(at, *viewer));
-                        self.ask_each(&mut sweep, at, question, wanting.collect());
+                        sweep.asking.each(&self.roster, at, question, wanting);
+                        continue;
+                    }
+                    Look::Groups => {
+                        let roster = &mut self.roster;
+                        sweep.asking.groups(roster, at, question, rules, wants);
+                        continue;
                     }
                     Look::Both(seen, ask) => {
-                        visible += seen.len() as u64;
-                        sightings.extend(seen.into_iter().map(|viewer| Sighting {
-                            viewer,
-                            verdict: Verdict::Visible(columns.clone()),
-                        }));
                         let wanting = ask.into_iter().filter(|viewer| wants(at, *viewer));
-                        self.ask_each(&mut sweep, at, question, wanting.collect());
+                        sweep.asking.each(&self.roster, at, question, wanting);
+                        seen
                     }
-                }
+                };
+                visible += seen.len() as u64;
+                sightings.extend(seen.into_iter().map(|viewer| Sighting {
+                    viewer,
+                    verdict: Verdict::Visible(columns.clone()),
+                }));
             }
             found.push(sightings);
         }
@@ -115,9 +119,11 @@ impl PostgresCheck {
             true => &[][..],
             false => &sweep.confirm,
         };
-        let answers = self.attempt_with(&sweep.batch, unseen, confirm).await?;
+        let answers = self
+            .attempt_with(&sweep.asking.batch, unseen, confirm)
+            .await?;
         self.counters().verdicts(Tier::Index, true, visible);
-        sweep.enter(&answers, &mut found);
+        sweep.asking.enter(&answers, &mut self.roster, &mut found);
         let mut busiest: HashMap<u32, usize> = HashMap::new();
         for (question, sightings) in questions.iter().zip(&found) {
             let most = busiest.entry(question.row.shape().id.0).or_default();
@@ -160,15 +166,18 @@ impl PostgresCheck {
             Standing::Policies(_) => {
                 let pending = self.roster.pending(shape, rules);
                 self.project(rules, pending.iter()).await?;
-                match self.roster.index(shape, rules) {
-                    Some(index) if index.prepared.formula.is_ok() => Way::Index,
-                    Some(index) => {
-                        let id = index.id;
-                        match self.is_paused(id) {
-                            true => Way::Each,
-                            false => Way::Set,
-                        }
-                    }
+                let index = self.roster.index(shape, rules);
+                let index = index.map(|index| {
+                    (
+                        index.id,
+                        index.prepared.formula.is_ok(),
+                        index.prepared.set.is_some(),
+                    )
+                });
+                match index {
+                    Some((_, true, _)) => Way::Index,
+                    Some((id, _, true)) if !self.is_paused(id) => Way::Set,
+                    Some(_) => Way::Groups,
                     None => Way::Each,
                 }
             }
@@ -184,14 +193,15 @@ impl PostgresCheck {
         match way {
             Way::Nobody => Look::Seen(Vec::new()),
             Way::Everybody => Look::Seen(everybody(self)),
-            Way::Each | Way::Set => Look::Ask(everybody(self)),
+            Way::Each => Look::Ask(everybody(self)),
+            Way::Set | Way::Groups => Look::Groups,
             Way::Index => {
                 let found = self.roster.index(shape, rules).and_then(|index| {
                     let formula = index.prepared.formula.as_ref().ok()?;
                     let cells: Vec<Cell> = rules.cells_for(formula, &question.row)?;
                     Some(Look::Both(index.find(&cells), index.odd().collect()))
                 });
-                found.unwrap_or_else(|| Look::Ask(everybody(self)))
+                found.unwrap_or(Look::Groups)
             }
         }
     }
@@ -217,18 +227,19 @@ impl PostgresCheck {
         sweep.confirmed = true;
         let started = Instant::now();
         for set in sets {
-            let failed = match self.judge_set(&set, found).await? {
-                true => continue,
-                false => self.roster.members(&set.shape, &set.rules.role),
-            };
-            let odd: HashSet<u32> = self.odd(&set.shape, &set.rules).into_iter().collect();
+            if self.judge_set(&set, found).await? {
+                continue;
+            }
+            let index = self.roster.index(&set.shape, &set.rules);
+            let odd: HashSet<u32> = index.into_iter().flat_map(Index::odd).collect();
             for (at, ..) in &set.rows {
                 let Some(question) = questions.get(*at) else {
                     continue;
                 };
-                let each = failed.iter().copied();
-                let each = each.filter(|viewer| !odd.contains(viewer) && wants(*at, *viewer));
-                self.ask_each(sweep, *at, question, each.collect());
+                // the odd ones are asked already
+                let wants = |at: usize, viewer: u32| !odd.contains(&viewer) && wants(at, viewer);
+                let asking = &mut sweep.asking;
+                asking.groups(&mut self.roster, *at, question, &set.rules, &wants);
             }
         }
         self.counters().time(Tier::Set, started.elapsed());
@@ -287,37 +298,14 @@ impl PostgresCheck {
         self.counters().verdicts(Tier::Set, true, visible);
         Ok(true)
     }
-
-    fn ask_each(&self, sweep: &mut Sweep, at: usize, question: &Question, viewers: Vec<u32>) {
-        if viewers.is_empty() {
-            return;
-        }
-        let places = viewers.into_iter().filter_map(|number| {
-            if let Some(place) = sweep.places.get(&number) {
-                return Some(*place);
-            }
-            let viewer = self.roster.viewer(number)?;
-            let place = sweep.numbers.len() as u32;
-            sweep.numbers.push(number);
-            sweep.batch.viewers.push(viewer.clone());
-            sweep.places.insert(number, place);
-            Some(place)
-        });
-        let places: Vec<u32> = places.collect();
-        sweep.questions.push(at);
-        sweep.batch.questions.push(Question {
-            row: question.row.clone(),
-            version: question.version,
-            xid: question.xid,
-            viewers: places,
-        });
-    }
 }
 
 /// What a lookup says of a role's viewers.
 enum Look {
     Seen(Vec<u32>),
     Ask(Vec<u32>),
+    /// One of each group is asked.
+    Groups,
     Both(Vec<u32>, Vec<u32>),
 }
 
@@ -362,25 +350,5 @@ impl Sweep {
             }),
         }
         true
-    }
-
-    fn enter(&self, answers: &Answers, found: &mut [Vec<Sighting>]) {
-        for (asked, (question, at)) in self.batch.questions.iter().zip(&self.questions).enumerate()
-        {
-            let Some(sightings) = found.get_mut(*at) else {
-                continue;
-            };
-            for (nth, place) in question.viewers.iter().enumerate() {
-                let verdict = answers.verdict(asked, nth);
-                if let Some(viewer) = self.numbers.get(*place as usize)
-                    && *verdict != Verdict::Hidden
-                {
-                    sightings.push(Sighting {
-                        viewer: *viewer,
-                        verdict: verdict.clone(),
-                    });
-                }
-            }
-        }
     }
 }
