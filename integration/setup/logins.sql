@@ -19,8 +19,10 @@ SELECT pg_temp.make_role('service_role', 'NOLOGIN BYPASSRLS');
 SELECT pg_temp.make_role('walcast_owner', 'LOGIN');
 -- Reads the replication stream.
 SELECT pg_temp.make_role('walcast_replication', 'LOGIN REPLICATION NOINHERIT');
--- Asks, as a subscriber, what the policies let through. NOINHERIT: it may nothing by itself.
+-- Asks, as a subscriber, what the policies let through. A function that a policy calls can put the
+-- role back to this login, so it is nothing by itself, owns nothing, and is a member of these alone.
 SELECT pg_temp.make_role('walcast_rls', 'LOGIN NOINHERIT');
+ALTER ROLE walcast_rls NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 
 GRANT anon, authenticated, service_role TO walcast_rls;
 

@@ -1,7 +1,10 @@
 //! `walcast doctor`: what is wrong or doubtful with the database, and what to do about it.
 
+mod login;
+
 use walcast_source::{Finding, Severity, connect_sql, examine};
 
+use crate::doctor::login::Login;
 use crate::migrate::pending;
 use crate::serve::{ServeError, source_config};
 use crate::settings::Config;
@@ -55,22 +58,6 @@ async fn migrations(config: &Config) -> Result<Vec<Finding>, ServeError> {
     Ok(vec![finding(severity, "migrations_pending", what, remedy)])
 }
 
-/// Of the login that checks: superuser, BYPASSRLS, REPLICATION, inherits, owns a published table;
-/// the allowed roles that it is not a member of, and those that do not exist.
-const LOGIN: &str = "
-    select r.rolsuper, r.rolbypassrls, r.rolreplication, r.rolinherit,
-           exists (select from pg_catalog.pg_publication_tables p
-                   join pg_catalog.pg_namespace n on n.nspname = p.schemaname
-                   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
-                   where p.pubname = $1 and c.relowner = r.oid),
-           array(select a.name from pg_catalog.unnest($2::text[]) a (name)
-                 join pg_catalog.pg_roles t on t.rolname = a.name
-                 where not pg_catalog.pg_has_role(r.oid, t.oid, 'MEMBER')),
-           array(select a.name from pg_catalog.unnest($2::text[]) a (name)
-                 where not exists (select from pg_catalog.pg_roles t where t.rolname = a.name)),
-           r.rolname::text
-    from pg_catalog.pg_roles r where r.rolname = session_user";
-
 /// What is doubtful about the login that checks row-level security. A function that a policy calls
 /// can put the role back to that login: it must be worth nothing.
 async fn checks(config: &Config) -> Result<Vec<Finding>, ServeError> {
@@ -89,11 +76,8 @@ async fn checks(config: &Config) -> Result<Vec<Finding>, ServeError> {
             )]);
         }
     };
-    match client
-        .query_one(LOGIN, &[&config.publication, &config.allowed_roles])
-        .await
-    {
-        Ok(row) => Ok(judge_login(config, &row)),
+    match Login::read(&client, &config.allowed_roles).await {
+        Ok(login) => Ok(login.judge(config.rls_database_url.is_none())),
         Err(error) => {
             let code = error.code().map_or("connection lost", |code| code.code());
             let what = format!("the login that checks can't be examined ({code})");
@@ -105,71 +89,6 @@ async fn checks(config: &Config) -> Result<Vec<Finding>, ServeError> {
             )])
         }
     }
-}
-
-fn judge_login(config: &Config, row: &tokio_postgres::Row) -> Vec<Finding> {
-    let flag = |index: usize| row.try_get::<_, bool>(index).unwrap_or(false);
-    let names = |index: usize| row.try_get::<_, Vec<String>>(index).unwrap_or_default();
-    let login: String = row.try_get(7).unwrap_or_default();
-    let mut findings = Vec::new();
-    let too_much = [
-        (flag(0), "is a superuser"),
-        (flag(1), "bypasses row-level security"),
-        (flag(2), "may replicate"),
-        (flag(4), "owns published tables"),
-        (
-            flag(3),
-            "inherits the rights of the roles it is a member of",
-        ),
-    ];
-    let too_much: Vec<_> = too_much
-        .iter()
-        .filter(|(is_so, _)| *is_so)
-        .map(|(_, words)| *words)
-        .collect();
-    if !too_much.is_empty() {
-        findings.push(finding(
-            Severity::Warning,
-            "rls_login_powerful",
-            format!("the login that checks policies, {login}, {}: a function that a policy calls can act as it", too_much.join(", ")),
-            "set rls_database_url to a login of its own: CREATE ROLE walcast_rls LOGIN NOINHERIT PASSWORD '…'; \
-             GRANT anon, authenticated, service_role TO walcast_rls; (proto-docs/sql.md)",
-        ));
-    }
-    if !names(5).is_empty() && !flag(0) {
-        let roles = names(5).join(", ");
-        let remedy = format!("GRANT {roles} TO {login};");
-        let what =
-            format!("{login} is not a member of {roles}: nobody with these roles can subscribe");
-        findings.push(finding(
-            Severity::Error,
-            "rls_login_not_member",
-            what,
-            &remedy,
-        ));
-    }
-    if !names(6).is_empty() {
-        let what = format!(
-            "allowed_roles names roles that do not exist: {}",
-            names(6).join(", ")
-        );
-        findings.push(finding(
-            Severity::Warning,
-            "role_missing",
-            what,
-            "run walcast migrate, or correct allowed_roles",
-        ));
-    }
-    if config.rls_database_url.is_none() && too_much.is_empty() {
-        let what = "database_url's login checks policies as well".to_owned();
-        findings.push(finding(
-            Severity::Info,
-            "rls_login_shared",
-            what,
-            "set rls_database_url to a login of its own",
-        ));
-    }
-    findings
 }
 
 fn finding(severity: Severity, code: &'static str, what: String, remedy: &str) -> Finding {
