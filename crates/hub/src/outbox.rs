@@ -154,6 +154,11 @@ impl Outbox {
         self.state.lock().closing
     }
 
+    /// The bytes that may wait.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// The bytes that wait.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes

@@ -3,7 +3,17 @@
 use walcast_change::{Change, ColumnSet, Epoch, Position, Row};
 use walcast_hub::{Closing, SubscriptionId, View};
 
-use crate::{Command, Refusal, Subscribe};
+use crate::phoenix::{Phoenix, Version};
+use crate::{Command, Native, Refusal, Subscribe};
+
+/// Who writes frames of a format (`Spec::format`).
+pub fn codec_of(format: u8) -> &'static dyn Codec {
+    match format {
+        2 | 4 => &Phoenix(Version::V1),
+        3 | 5 => &Phoenix(Version::V2),
+        _ => &Native,
+    }
+}
 
 /// One dialect. Writers append one message's payload to `out`.
 pub trait Codec: Send + Sync {

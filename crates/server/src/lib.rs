@@ -12,6 +12,7 @@ mod journal;
 mod keep;
 mod listener;
 pub mod logs;
+mod messages;
 mod metrics;
 pub mod migrate;
 mod order;

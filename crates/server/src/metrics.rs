@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     tokens_refused: Family<Kind, Counter>,
     closings: Family<Kind, Counter>,
     pub(crate) connections: Gauge,
+    pub(crate) replaying: Gauge,
     pub(crate) lag_bytes: Gauge,
     pub(crate) lag_seconds: Float,
     pub(crate) retained_bytes: Gauge,
@@ -138,6 +139,11 @@ impl Metrics {
             "Waiting in all outboxes",
             Unit::Bytes,
             self.outbox_bytes.clone(),
+        );
+        r.register(
+            "replaying",
+            "Subscriptions that are being caught up from the log",
+            self.replaying.clone(),
         );
         r.register(
             "streaming",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use walcast_change::{Epoch, Position};
+use walcast_change::{Cursor, Epoch, Position};
 use walcast_hub::{ConnId, Gate, Outbox, Spec, SubscriptionId};
 use walcast_rls::Viewer;
 
@@ -13,11 +13,19 @@ pub(crate) enum Order {
     Subscribe(Begin),
     /// Those of a walk that have come close: live from the place that is answered, if the epoch is
     /// still this one.
-    Attach(Vec<Attached>, Epoch, oneshot::Sender<Option<Position>>),
+    Attach(Vec<Attached>, Epoch, oneshot::Sender<Option<Place>>),
     Unsubscribe(SubscriptionId, oneshot::Sender<()>),
     /// All subscriptions of the connection are judged as this viewer from now on.
     SetViewer(ConnId, Viewer, oneshot::Sender<()>),
     Disconnect(ConnId),
+}
+
+/// Where those attached become live.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) position: Position,
+    /// The last change in the log that was published before.
+    pub(crate) logged: Cursor,
 }
 
 /// A subscription, as the pipeline has to know it.

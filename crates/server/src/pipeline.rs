@@ -6,27 +6,41 @@
 //!
 //! Order: batches are published one after the other and each in commit order, so every outbox
 //! gets its changes in the order of their cursors.
-//! Acknowledgement: an LSN goes back to Postgres when everything before it is in the outboxes.
+//! Acknowledgement: an LSN goes back to Postgres when everything before it is durable in the log, or,
+//! without one, in the outboxes.
 //! What Postgres sends again after a broken connection is recognised by its cursor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use walcast_change::{Change, Cursor, Decoder, Epoch, Position, Step};
+use walcast_change::{Change, Cursor, Decoder, Position, Step};
 use walcast_hub::{Member, Pushed};
+use walcast_log::LogError;
 use walcast_pgoutput::{Lsn, Message};
-use walcast_protocol::Notice;
 use walcast_rls::RowCheck;
 use walcast_source::{Event, Gap, GapReason, Source, SourceError, StreamState};
-use walcast_websocket::{OpCode, frame};
 
 use crate::describe::Describe;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::order::{Attached, Begin, Order};
+use crate::order::{Attached, Begin, Order, Place};
 use crate::plan::Plan;
 use crate::publisher::{BatchLimits, Publisher};
+
+/// Why changes can't flow any more.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// What the log gets, when the server stops, to become durable.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Messages taken in one go before the orders get their turn.
 const MESSAGES_MAX: usize = 16_384;
@@ -40,7 +54,9 @@ pub(crate) struct Pipeline<C> {
     pub(crate) limits: BatchLimits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Progress,
-    pub(crate) epoch: Epoch,
+    pub(crate) journal: Journal,
+    /// Everything up to here has been published.
+    pub(crate) published: watch::Sender<Position>,
     /// Subscriptions that wait for the stream to be live. Bounded by the connections: each waits
     /// for the answer before it asks for more.
     pub(crate) waiting: Vec<Begin>,
@@ -58,6 +74,14 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Behind `taken`, which an earlier life of this process has dealt with.
+    pub(crate) fn behind(taken: Cursor) -> Progress {
+        Progress {
+            taken,
+            ..Progress::default()
+        }
+    }
+
     /// A place in the order of changes that is after all that was published and before all that
     /// is to come. No change was seen for a while: then a byte before the next transaction can
     /// begin, a commit record being longer than that.
@@ -89,15 +113,18 @@ impl Progress {
 }
 
 impl<C: RowCheck> Pipeline<C> {
-    /// Runs until `stop`, or until the stream fails for good. The last acknowledgement reaches
-    /// Postgres before it ends.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), SourceError> {
+    /// Runs until `stop`, or until the stream or the log fails for good. What is durable is
+    /// acknowledged before it ends.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), PipelineError> {
         let ended = self.follow(stop).await;
+        if let Some(durable) = self.journal.close(CLOSE_PATIENCE).await {
+            self.source.acknowledge(durable);
+        }
         self.source.close().await;
         ended
     }
 
-    async fn follow(&mut self, stop: CancellationToken) -> Result<(), SourceError> {
+    async fn follow(&mut self, stop: CancellationToken) -> Result<(), PipelineError> {
         self.describe.settled().await;
         let mut state = self.source.state();
         loop {
@@ -115,47 +142,74 @@ impl<C: RowCheck> Pipeline<C> {
                         }
                     }
                 }
+                durable = self.journal.more_durable() => self.source.acknowledge(durable),
                 event = self.source.next() => {
-                    self.batch(event?).await;
+                    // Cancelled while the disk takes nothing, for then it would wait for ever.
+                    tokio::select! {
+                        biased;
+                        done = self.batch(event?) => done?,
+                        () = stop.cancelled() => return Ok(()),
+                    }
                 }
             }
         }
     }
 
-    /// Takes `first` and what has arrived behind it, judges, publishes, acknowledges.
-    async fn batch(&mut self, first: Event) {
+    /// Takes `first` and what has arrived behind it, keeps it, judges, publishes, acknowledges.
+    async fn batch(&mut self, first: Event) -> Result<(), PipelineError> {
         let mut plan = Plan::default();
         let mut next = Some(first);
         for _ in 0..MESSAGES_MAX {
             let Some(event) = next.take().or_else(|| self.source.try_next()) else {
                 break;
             };
-            self.take(event, &mut plan).await;
-            if self.limits.reached(&plan) {
+            self.take(event, &mut plan).await?;
+            if self.limits.reached(&plan) || self.journal.is_full() {
                 break;
             }
         }
-        self.publisher.publish(&plan, self.epoch).await;
+        self.publish(plan).await?;
+        if let Some(lsn) = self.progress.finished.take() {
+            self.progress.acknowledged = lsn;
+            self.source.acknowledge(self.journal.settled(lsn));
+        }
+        Ok(())
+    }
+
+    /// What nobody can be shown again was never shown: first the log, then the subscribers.
+    async fn publish(&mut self, plan: Plan) -> Result<(), PipelineError> {
+        self.journal.flush().await?;
+        let epoch = self.journal.epoch();
+        self.publisher.publish(&plan, epoch).await;
         if let Some(last) = plan.last() {
             self.metrics.reached(last);
         }
-        if let Some(lsn) = self.progress.finished.take() {
-            self.progress.acknowledged = lsn;
-            self.source.acknowledge(lsn);
-        }
+        let position = self.position();
+        self.published.send_replace(position);
+        Ok(())
     }
 
-    async fn take(&mut self, event: Event, plan: &mut Plan) {
+    async fn take(&mut self, event: Event, plan: &mut Plan) -> Result<(), PipelineError> {
         match event {
             Event::Message(message) => self.message(message, plan).await,
             Event::Idle(lsn) => {
                 if !self.decoder.in_transaction() {
-                    self.progress.finished = Some(lsn);
+                    self.finish(lsn);
                 }
             }
             Event::Restarted => self.decoder.restart(),
-            Event::Gap(gap) => self.gap(&gap),
+            Event::Gap(gap) => {
+                self.publish(std::mem::take(plan)).await?;
+                self.gap(&gap).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Everything before `lsn` was taken.
+    fn finish(&mut self, lsn: Lsn) {
+        self.journal.commit(lsn);
+        self.progress.finished = Some(lsn);
     }
 
     async fn message(&mut self, message: Message, plan: &mut Plan) {
@@ -173,7 +227,7 @@ impl<C: RowCheck> Pipeline<C> {
                 }
             }
             Ok(Step::Commit(commit)) => {
-                self.progress.finished = Some(commit.end_lsn);
+                self.finish(commit.end_lsn);
                 self.metrics.transactions.inc();
             }
             Err(error) => {
@@ -192,29 +246,20 @@ impl<C: RowCheck> Pipeline<C> {
         self.progress.taken = change.cursor;
         self.metrics.change(&change);
         if self.describe.publishes(&change) {
+            self.journal.append(&change);
             self.publisher.add(change, plan);
         }
     }
 
     /// Changes were lost before they came here. Nobody may be left to believe otherwise.
-    fn gap(&mut self, gap: &Gap) {
-        warn!(
-            reason = gap.reason.name(),
-            "changes were lost; telling all subscribers"
-        );
+    async fn gap(&mut self, gap: &Gap) -> Result<(), PipelineError> {
+        let reason = gap.reason.name();
+        warn!(reason, "changes were lost; telling all subscribers");
         self.decoder.restart();
+        self.journal.new_epoch(reason).await?;
         self.progress = self.progress.after(gap);
-        let mut payload = Vec::new();
-        self.publisher.codec.notice(
-            &Notice::Gap {
-                reason: gap.reason.name(),
-            },
-            &mut payload,
-        );
-        let frame = frame(OpCode::Text, &payload);
-        for outbox in self.publisher.audience.outboxes() {
-            outbox.push(frame.clone());
-        }
+        self.publisher.tell_gap(reason);
+        Ok(())
     }
 
     fn carry_out(&mut self, order: Order, live: bool) {
@@ -226,7 +271,10 @@ impl<C: RowCheck> Pipeline<C> {
                 self.waiting.push(begin);
             }
             Order::Attach(attached, epoch, done) => {
-                let here = (epoch == self.epoch).then(|| self.position());
+                let here = (epoch == self.journal.epoch()).then(|| Place {
+                    position: self.position(),
+                    logged: self.journal.last(),
+                });
                 if done.send(here).is_ok() && here.is_some() {
                     attached.into_iter().for_each(|one| {
                         self.attach(one);
@@ -292,7 +340,7 @@ impl<C: RowCheck> Pipeline<C> {
     fn position(&self) -> Position {
         Position {
             cursor: self.progress.cursor(),
-            epoch: self.epoch,
+            epoch: self.journal.epoch(),
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use walcast_change::{Change, ColumnSet, Epoch, Operation, Row, Shape};
 use walcast_hub::{Audience, Group, Outbox, Pushed, Seen, View};
 use walcast_pgoutput::Xid;
-use walcast_protocol::{Codec, Delivery};
+use walcast_protocol::{Delivery, codec_of};
 use walcast_rls::{Question, Sighting, Verdict, Version};
 use walcast_websocket::{OpCode, frame};
 
@@ -131,7 +131,6 @@ impl Plan {
         at: usize,
         verdicts: &Verdicts,
         audience: &Audience,
-        codec: &dyn Codec,
         epoch: Epoch,
         crowded: &mut Vec<Arc<Outbox>>,
     ) -> Published {
@@ -141,7 +140,6 @@ impl Plan {
         };
         let mut frames = Frames {
             change: &planned.change,
-            codec,
             epoch,
             made: HashMap::new(),
         };
@@ -254,14 +252,13 @@ fn reads_filter(group: &Group, row: &Row, columns: &ColumnSet) -> bool {
 /// The frames of one change: one for each class of subscriptions, shared by all of it.
 struct Frames<'a> {
     change: &'a Change,
-    codec: &'a dyn Codec,
     epoch: Epoch,
     made: HashMap<(u8, u32, Arc<str>, View), Bytes>,
 }
 
 impl Frames<'_> {
     fn get(&mut self, group: &Group, view: View) -> Bytes {
-        let (change, codec, epoch) = (self.change, self.codec, self.epoch);
+        let (change, epoch) = (self.change, self.epoch);
         let spec = &group.spec;
         let key = (spec.format, spec.tag, spec.channel.clone(), view);
         let made = self
@@ -269,7 +266,7 @@ impl Frames<'_> {
             .entry(key)
             .or_insert_with_key(|(format, tag, channel, view)| {
                 let mut payload = Vec::with_capacity(256 + 2 * change.size_bytes());
-                codec.delivery(
+                codec_of(*format).delivery(
                     &Delivery {
                         change,
                         view,

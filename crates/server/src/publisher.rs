@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use walcast_change::{Change, Epoch};
 use walcast_hub::{Audience, ConnId, Member, Movement, Spec, SubscriptionId};
-use walcast_protocol::Codec;
+use walcast_protocol::{Notice, codec_of};
 use walcast_rls::{RowCheck, Viewer};
 
 use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::plan::{Plan, Verdicts};
+use crate::session::text_frame;
 
 /// Changes times groups of subscriptions in one batch.
 const PAIRS_MAX: usize = 50_000;
@@ -34,17 +35,15 @@ impl BatchLimits {
 pub(crate) struct Publisher<C> {
     pub(crate) audience: Audience,
     pub(crate) check: C,
-    pub(crate) codec: &'static dyn Codec,
     pub(crate) metrics: Arc<Metrics>,
     patience: Patience,
 }
 
 impl<C: RowCheck> Publisher<C> {
-    pub(crate) fn new(check: C, codec: &'static dyn Codec, metrics: Arc<Metrics>) -> Publisher<C> {
+    pub(crate) fn new(check: C, metrics: Arc<Metrics>) -> Publisher<C> {
         Publisher {
             audience: Audience::new(),
             check,
-            codec,
             metrics,
             patience: Patience::new(),
         }
@@ -71,14 +70,7 @@ impl<C: RowCheck> Publisher<C> {
         };
         let mut crowded = Vec::new();
         for at in 0..plan.len() {
-            let published = plan.publish(
-                at,
-                &verdicts,
-                &self.audience,
-                self.codec,
-                epoch,
-                &mut crowded,
-            );
+            let published = plan.publish(at, &verdicts, &self.audience, epoch, &mut crowded);
             self.metrics.published(published);
             if !crowded.is_empty() {
                 self.patience.wait(&mut crowded).await;
@@ -100,6 +92,14 @@ impl<C: RowCheck> Publisher<C> {
             allowed.insert(at, self.check.table(&change.shape, &viewers).await);
         }
         allowed
+    }
+
+    /// Tells everybody that changes were lost.
+    pub(crate) fn tell_gap(&self, reason: &str) {
+        let notice = Notice::Gap { reason };
+        for (format, outbox) in self.audience.outboxes() {
+            outbox.push(text_frame(|out| codec_of(format).notice(&notice, out)));
+        }
     }
 
     /// Whether it is new: one that exists already stays as it is.

@@ -1,12 +1,23 @@
-//! What sessions ask of the replay: to catch a subscription up from the log.
+//! Catches subscriptions up from the log, beside the live stream and without delaying it. One task
+//! makes all walks in turn; sessions and the pipeline only hear of its results.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use walcast_change::Position;
-use walcast_hub::{ConnId, SubscriptionId};
-use walcast_protocol::{Code, Refusal};
-use walcast_rls::Viewer;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+use walcast_change::{Cursor, Position};
+use walcast_hub::{ConnId, Pushed, SubscriptionId};
+use walcast_log::{History, ReadError};
+use walcast_protocol::{Code, Refusal, codec_of};
+use walcast_rls::{CheckConfig, PostgresCheck, Viewer};
 
-use crate::order::Attached;
+use crate::metrics::Metrics;
+use crate::order::{Attached, Orders};
+use crate::publisher::{BatchLimits, Publisher};
+use crate::session::text_frame;
+use crate::walk::{Walk, Walker, epoch_changed, too_old};
 
 /// A subscription that is to go on from where it was.
 pub(crate) struct Resume {
@@ -16,20 +27,286 @@ pub(crate) struct Resume {
     pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
 }
 
-/// The way to the replay.
+/// Walks at the same time. More places to begin at wait, or join a walk that begins before them.
+const WALKS_MAX: usize = 4;
+/// A walk so many bytes of WAL before a place is joined; one farther away would take long.
+const NEAR_BYTES: u64 = 16 << 20;
+/// Questions of sessions that may wait; sessions wait beyond that.
+const ASKS_MAX: usize = 1024;
+/// Taken in before the walks go on.
+const ASKS_AT_ONCE: usize = 16_384;
+
+enum Ask {
+    Resume(Resume, oneshot::Sender<Result<(), Refusal>>),
+    Unsubscribe(SubscriptionId, oneshot::Sender<()>),
+    SetViewer(ConnId, Viewer, oneshot::Sender<()>),
+    Disconnect(ConnId, oneshot::Sender<()>),
+}
+
+/// The sessions' way to the replay. Without a log there is none.
 #[derive(Clone)]
-pub(crate) struct Replay;
+pub(crate) struct Replay {
+    asks: Option<mpsc::Sender<Ask>>,
+}
 
 impl Replay {
-    pub(crate) async fn resume(&self, resume: Resume) -> Result<(), Refusal> {
-        let channel = resume.attached.spec.channel.clone();
-        let text = "this server keeps no log of changes";
-        Err(Refusal::new(Code::CursorTooOld, text).on(&*channel))
+    /// Nothing is kept.
+    pub(crate) fn none() -> Replay {
+        Replay { asks: None }
     }
 
-    pub(crate) async fn unsubscribe(&self, _id: SubscriptionId) {}
+    /// Returns when the subscription was acknowledged.
+    pub(crate) async fn resume(&self, resume: Resume) -> Result<(), Refusal> {
+        let channel = resume.attached.spec.channel.clone();
+        let Some(asks) = &self.asks else {
+            let text =
+                "this server keeps no log of changes (setting log_dir); read the table again";
+            return Err(Refusal::new(Code::CursorTooOld, text).on(&*channel));
+        };
+        let (done, resumed) = oneshot::channel();
+        let sent = asks.send(Ask::Resume(resume, done)).await.is_ok();
+        let answer = match sent {
+            true => resumed.await.ok(),
+            false => None,
+        };
+        answer
+            .unwrap_or_else(|| Err(unavailable()))
+            .map_err(|refusal| refusal.on(&*channel))
+    }
 
-    pub(crate) async fn set_viewer(&self, _connection: ConnId, _viewer: Viewer) {}
+    pub(crate) async fn unsubscribe(&self, id: SubscriptionId) {
+        self.ask(|done| Ask::Unsubscribe(id, done)).await;
+    }
 
-    pub(crate) async fn disconnect(&self, _connection: ConnId) {}
+    pub(crate) async fn set_viewer(&self, connection: ConnId, viewer: Viewer) {
+        self.ask(|done| Ask::SetViewer(connection, viewer, done))
+            .await;
+    }
+
+    pub(crate) async fn disconnect(&self, connection: ConnId) {
+        self.ask(|done| Ask::Disconnect(connection, done)).await;
+    }
+
+    async fn ask(&self, ask: impl FnOnce(oneshot::Sender<()>) -> Ask) {
+        let (done, answered) = oneshot::channel();
+        if let Some(asks) = &self.asks
+            && asks.send(ask(done)).await.is_ok()
+        {
+            let _ = answered.await;
+        }
+    }
+}
+
+/// What the replay is made of.
+pub(crate) struct Replayer {
+    pub(crate) history: History,
+    pub(crate) check: CheckConfig,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) orders: Orders,
+    pub(crate) limits: BatchLimits,
+}
+
+struct State {
+    made_of: Replayer,
+    walks: Vec<Walk<PostgresCheck>>,
+    /// Those that found no place yet.
+    waiting: Vec<Walker>,
+    /// Left by walks that ended.
+    idle: Vec<Publisher<PostgresCheck>>,
+}
+
+impl Replayer {
+    /// Begins its task, which ends with the last [`Replay`].
+    pub(crate) fn begin(self) -> Replay {
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let state = State {
+            made_of: self,
+            walks: Vec::new(),
+            waiting: Vec::new(),
+            idle: Vec::new(),
+        };
+        tokio::spawn(state.run(asked));
+        Replay { asks: Some(asks) }
+    }
+}
+
+impl State {
+    async fn run(mut self, mut asked: mpsc::Receiver<Ask>) {
+        let mut next = 0;
+        loop {
+            if self.walks.is_empty() && self.waiting.is_empty() {
+                match asked.recv().await {
+                    Some(ask) => self.carry_out(ask),
+                    None => return,
+                }
+            }
+            for _ in 0..ASKS_AT_ONCE {
+                match asked.try_recv() {
+                    Ok(ask) => self.carry_out(ask),
+                    Err(_) => break,
+                }
+            }
+            self.place_waiting().await;
+            if self.walks.is_empty() {
+                continue;
+            }
+            next = (next + 1) % self.walks.len();
+            let walk = &mut self.walks[next];
+            walk.step(self.made_of.limits, &self.made_of.orders).await;
+            if walk.is_empty() {
+                let walk = self.walks.swap_remove(next);
+                self.idle.push(walk.end());
+            }
+            let walking: usize = self.walks.iter().map(Walk::len).sum();
+            self.made_of.metrics.replaying.set(walking as i64);
+        }
+    }
+
+    fn carry_out(&mut self, ask: Ask) {
+        match ask {
+            Ask::Resume(resume, done) => {
+                let _ = done.send(self.take_in(resume));
+            }
+            Ask::Unsubscribe(id, done) => {
+                self.waiting.retain(|walker| walker.attached.id != id);
+                self.walks.iter_mut().for_each(|walk| walk.unsubscribe(id));
+                let _ = done.send(());
+            }
+            Ask::SetViewer(connection, viewer, done) => {
+                for walker in &mut self.waiting {
+                    if walker.attached.connection == connection {
+                        walker.attached.viewer = viewer.clone();
+                    }
+                }
+                for walk in &mut self.walks {
+                    walk.set_viewer(connection, &viewer);
+                }
+                let _ = done.send(());
+            }
+            Ask::Disconnect(connection, done) => {
+                self.waiting
+                    .retain(|walker| walker.attached.connection != connection);
+                for walk in &mut self.walks {
+                    walk.disconnect(connection);
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Acknowledges it if what it missed is still there.
+    fn take_in(&mut self, resume: Resume) -> Result<(), Refusal> {
+        let Resume {
+            attached,
+            since,
+            acknowledge,
+            caught_up,
+        } = resume;
+        let history = &self.made_of.history;
+        history.reader_after(since).map_err(|error| match error {
+            ReadError::EpochChanged { .. } => epoch_changed(),
+            ReadError::TooOld { oldest } => Refusal {
+                oldest: Some(Position {
+                    cursor: oldest,
+                    ..since
+                }),
+                ..too_old()
+            },
+            _ => unavailable(),
+        })?;
+        if attached.outbox.push(acknowledge(since)) == Pushed::Closed {
+            return Ok(());
+        }
+        self.waiting.push(Walker {
+            attached,
+            since,
+            caught_up,
+        });
+        Ok(())
+    }
+
+    /// Finds everybody a walk: one that will come by soon, or a new one.
+    async fn place_waiting(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        // From the oldest: a walk that begins there takes the others in.
+        waiting.sort_by_key(|walker| walker.since.cursor);
+        for walker in waiting {
+            match self.walk_for(walker.since).await {
+                Ok(Some(walk)) => walk.enter(walker),
+                Ok(None) => self.waiting.push(walker),
+                Err(refusal) => self.refuse(&walker, refusal),
+            }
+        }
+    }
+
+    async fn walk_for(
+        &mut self,
+        since: Position,
+    ) -> Result<Option<&mut Walk<PostgresCheck>>, Refusal> {
+        let before = self.walks.iter().enumerate();
+        let before = before.filter(|(_, walk)| walk.reached() <= since.cursor);
+        let nearest = before.max_by_key(|(_, walk)| walk.reached());
+        let nearest = nearest.map(|(at, walk)| (at, walk.reached()));
+        let is_near = |reached: Cursor| {
+            let distance = since
+                .cursor
+                .commit_lsn
+                .0
+                .saturating_sub(reached.commit_lsn.0);
+            distance <= NEAR_BYTES
+        };
+        let at = match nearest {
+            Some((at, reached)) if is_near(reached) => at,
+            _ if self.walks.len() < WALKS_MAX => {
+                let walk = self.new_walk(since).await?;
+                self.walks.push(walk);
+                self.walks.len() - 1
+            }
+            Some((at, _)) => at,
+            None => return Ok(None),
+        };
+        Ok(self.walks.get_mut(at))
+    }
+
+    async fn new_walk(&mut self, since: Position) -> Result<Walk<PostgresCheck>, Refusal> {
+        let made_of = &self.made_of;
+        let reader = made_of.history.reader_after(since);
+        let reader = reader.map_err(|error| match error {
+            ReadError::EpochChanged { .. } => epoch_changed(),
+            _ => too_old(),
+        })?;
+        let publisher = match self.idle.pop() {
+            Some(publisher) => publisher,
+            None => {
+                let connected = PostgresCheck::connect(made_of.check.clone());
+                let connected = tokio::time::timeout(CONNECT_PATIENCE, connected).await;
+                let check = match connected {
+                    Ok(Ok(check)) => check,
+                    Ok(Err(error)) => {
+                        warn!(%error, "nobody can be caught up: no connection for the checks");
+                        return Err(unavailable());
+                    }
+                    Err(_) => return Err(unavailable()),
+                };
+                Publisher::new(check, made_of.metrics.clone())
+            }
+        };
+        Ok(Walk::new(publisher, reader, made_of.history.written()))
+    }
+
+    fn refuse(&self, walker: &Walker, refusal: Refusal) {
+        let Attached { spec, outbox, .. } = &walker.attached;
+        let refusal = refusal.on(&*spec.channel);
+        outbox.push(text_frame(|out| {
+            codec_of(spec.format).refusal(&refusal, out);
+        }));
+    }
+}
+
+/// How long a connection for the checks may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+fn unavailable() -> Refusal {
+    let text = "missed changes can't be read right now; try again in a moment";
+    Refusal::new(Code::SubscriptionFailed, text)
 }

@@ -10,23 +10,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use walcast_auth::Verifier;
-use walcast_change::{Decoder, Epoch, Types};
+use walcast_change::{Decoder, Position, Types};
 use walcast_hub::{Closing, ConnectionLimits, Connections};
-use walcast_protocol::{Codec, Native};
 use walcast_rls::{Access, CheckConfig, Connector, PostgresCheck};
 use walcast_source::{LostSlot, SlotKind, SlotName, Source, SourceConfig, connect_sql};
 
 use crate::describe::{Describe, watch_events};
 use crate::http::{Context, routes};
+use crate::journal::Journal;
+use crate::keep;
 use crate::listener::{Listener, tls};
+use crate::messages::keep_partitions;
 use crate::metrics::Metrics;
 use crate::migrate::migrate;
 use crate::order::ORDERS_MAX;
 use crate::page::Page;
-use crate::pipeline::{Pipeline, Progress};
+use crate::pipeline::{Pipeline, PipelineError, Progress};
 use crate::publisher::{BatchLimits, Publisher};
 use crate::ready::Readiness;
-use crate::replay::Replay;
+use crate::replay::{Replay, Replayer};
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
 use crate::shared::{SessionSettings, Shared};
 use crate::socket::SocketSettings;
@@ -43,6 +45,12 @@ pub enum ServeError {
     #[error(transparent)]
     Source(#[from] walcast_source::SourceError),
     #[error(transparent)]
+    Stream(#[from] crate::pipeline::PipelineError),
+    #[error("{0} (setting log_dir; empty keeps no log)")]
+    Log(#[from] walcast_log::LogError),
+    #[error("the server's identity can't be read: {}", .0.code().map_or("connection lost", |code| code.code()))]
+    Identity(#[source] tokio_postgres::Error),
+    #[error(transparent)]
     Migrate(#[from] crate::migrate::MigrateError),
     #[error(transparent)]
     Check(#[from] walcast_rls::ConnectError),
@@ -58,9 +66,6 @@ pub enum ServeError {
     #[error(transparent)]
     Page(#[from] crate::page::PageError),
 }
-
-static NATIVE: Native = Native;
-const CODEC: &dyn Codec = &NATIVE;
 
 /// Serves until `stop`. What fails before the first change flows is an error; later, the server
 /// stays up, tries again and says so at `/ready`.
@@ -88,10 +93,22 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     }
     // Not `stop` itself: the last acknowledgement is to reach Postgres before the stream ends.
     let stream_stop = CancellationToken::new();
-    let source = Source::prepare(source_config(&config)?, stream_stop.clone())?;
+    let kept = match &config.log_dir {
+        None => None,
+        Some(directory) => match keep::open(&config, directory.clone(), &stop).await? {
+            Some(kept) => Some(kept),
+            None => return Ok(()),
+        },
+    };
+    let mut source_config = source_config(&config)?;
+    if let Some(kept) = &kept {
+        source_config.resume_from = kept.opened.durable;
+        source_config.resume_server = Some(kept.server.clone());
+    }
+    let source = Source::prepare(source_config, stream_stop.clone())?;
     let check_config = check_config(&config)?;
     let check = PostgresCheck::connect(check_config.clone()).await?;
-    let access = Access::connect(check_config, &config.publication).await?;
+    let access = Access::connect(check_config.clone(), &config.publication).await?;
 
     let tasks = TaskTracker::new();
     let (orders, orders_taken) = mpsc::channel(ORDERS_MAX);
@@ -106,6 +123,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         events,
         stop.child_token(),
     ));
+    tasks.spawn(keep_partitions(
+        database_url.clone(),
+        config.messages_retention,
+        stop.child_token(),
+    ));
     tasks.spawn(walcast_auth::refresh_jwks(
         verifier.clone(),
         stop.child_token(),
@@ -115,12 +137,33 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         per_user_max: config.connections_per_user_max,
         per_address_max: config.connections_per_address_max,
     });
+    let limits = BatchLimits {
+        changes_max: config.batch_changes_max,
+        bytes_max: config.batch_bytes_max,
+    };
+    let log = kept.map(|kept| kept.log);
+    let replay = match &log {
+        None => Replay::none(),
+        Some(log) => Replayer {
+            history: log.history(),
+            check: check_config,
+            metrics: metrics.clone(),
+            orders: orders.clone(),
+            limits,
+        }
+        .begin(),
+    };
+    let journal = Journal::new(log, config.batch_bytes_max);
+    let published = tokio::sync::watch::Sender::new(Position {
+        cursor: journal.last(),
+        epoch: journal.epoch(),
+    });
     let session_settings = session_settings(&config);
     let shared = Shared::new(
         verifier,
         access,
         orders,
-        Replay,
+        replay,
         connections,
         metrics.clone(),
         session_settings,
@@ -160,15 +203,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         source,
         decoder: Decoder::new(Types::default()),
         describe: Describe::new(database_url, events_watched),
-        publisher: Publisher::new(check, CODEC, metrics.clone()),
+        publisher: Publisher::new(check, metrics.clone()),
         orders: orders_taken,
-        limits: BatchLimits {
-            changes_max: config.batch_changes_max,
-            bytes_max: config.batch_bytes_max,
-        },
+        limits,
         metrics,
-        progress: Progress::default(),
-        epoch: Epoch::default(),
+        progress: Progress::behind(journal.last()),
+        journal,
+        published,
         waiting: Vec::new(),
     };
     // A task of its own: run from the main future, every message would wake another thread.
@@ -178,7 +219,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let _ = listening.await;
     farewell(&sockets, &tasks, config.shutdown_timeout).await;
     match ended {
-        Ok(Ok(()) | Err(walcast_source::SourceError::Stopped)) => Ok(()),
+        Ok(Ok(()) | Err(PipelineError::Source(walcast_source::SourceError::Stopped))) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
         Err(panicked) => Err(ServeError::Pipeline(panicked)),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use walcast_pgoutput::Lsn;
 
-use crate::SlotKind;
+use crate::{ServerIdentity, SlotKind};
 
 /// What a [`Source`](crate::Source) reads, and how patiently.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct SourceConfig {
     /// Everything before this has been dealt with in an earlier life. A slot that is already
     /// further than this means a [`Gap`](crate::Gap).
     pub resume_from: Option<Lsn>,
+    /// Whose LSN [`resume_from`](Self::resume_from) is. Another server there means a gap as well.
+    pub resume_server: Option<ServerIdentity>,
     pub lost_slot: LostSlot,
     /// A larger message ends the stream with an error that needs an operator. Bounds what one
     /// change may take; default 64 MiB.
@@ -63,6 +65,7 @@ impl SourceConfig {
             slot,
             application_name: "walcast".into(),
             resume_from: None,
+            resume_server: None,
             lost_slot: LostSlot::default(),
             message_bytes_max: 64 * 1024 * 1024,
             buffer_events_max: 1024,

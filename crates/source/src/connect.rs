@@ -237,6 +237,7 @@ impl Attempt<'_> {
                 "two servers answer at this address".into(),
             ));
         }
+        let reason = reason.or_else(|| gap::promoted(&self.memory.known, &identity));
         if facts.encoding == "SQL_ASCII" {
             // Nobody knows what its bytes mean: asked for UTF-8, Postgres would end the stream at
             // the first row that is not, again and again. Let them come as they are.
@@ -318,10 +319,7 @@ impl Attempt<'_> {
         }
         let known = &self.memory.known;
         let found = Found {
-            identity: ServerIdentity {
-                system: facts.system.clone(),
-                timeline: 0,
-            },
+            system: facts.system.clone(),
             publication_oid: facts
                 .publication
                 .as_ref()

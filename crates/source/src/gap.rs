@@ -37,6 +37,9 @@ pub enum GapReason {
     PublicationRecreated,
     /// Another server, or an older copy of it, answers under this address.
     OtherServer,
+    /// A standby was promoted. What the old server had sent last may not have reached it, and its
+    /// LSNs from there on mean other changes.
+    Promoted,
 }
 
 impl GapReason {
@@ -49,6 +52,7 @@ impl GapReason {
             GapReason::TemporarySlot => "temporary_slot",
             GapReason::PublicationRecreated => "publication_recreated",
             GapReason::OtherServer => "other_server",
+            GapReason::Promoted => "promoted",
         }
     }
 }
@@ -65,7 +69,7 @@ pub(crate) struct Known {
 /// What the server says now.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    pub(crate) identity: ServerIdentity,
+    pub(crate) system: String,
     pub(crate) publication_oid: u32,
     /// The end of the WAL on disk.
     pub(crate) flushed: Lsn,
@@ -78,7 +82,7 @@ pub(crate) fn judge(known: &Known, found: &Found) -> Option<GapReason> {
     let other_system = known
         .identity
         .as_ref()
-        .is_some_and(|identity| identity.system != found.identity.system);
+        .is_some_and(|identity| identity.system != found.system);
     // behind what it once told us: a restored backup, or a standby that had not received all
     let behind = found.flushed < known.acknowledged;
     if other_system || behind {
@@ -91,6 +95,13 @@ pub(crate) fn judge(known: &Known, found: &Found) -> Option<GapReason> {
         .publication_oid
         .is_some_and(|oid| oid != found.publication_oid);
     recreated.then_some(GapReason::PublicationRecreated)
+}
+
+/// Whether the server is the same as before, but on another timeline: [`GapReason::Promoted`].
+pub(crate) fn promoted(known: &Known, found: &ServerIdentity) -> Option<GapReason> {
+    let before = known.identity.as_ref()?;
+    let promoted = before.system == found.system && before.timeline != found.timeline;
+    promoted.then_some(GapReason::Promoted)
 }
 
 #[cfg(test)]
@@ -112,7 +123,7 @@ mod tests {
             publication_oid: Some(7),
         };
         let found = Found {
-            identity: identity("a", 1),
+            system: "a".into(),
             publication_oid: 7,
             flushed: Lsn(200),
             confirmed: Lsn(100),
@@ -125,20 +136,32 @@ mod tests {
         assert_eq!(with(|_| ()), None);
         assert_eq!(with(|f| f.confirmed = Lsn(90)), None); // forgotten by a crash
         assert_eq!(with(|f| f.flushed = Lsn(100)), None);
-        assert_eq!(with(|f| f.identity.timeline = 2), None); // promoted, slot synchronised
+        assert_eq!(with(|f| f.system = "b".into()), Some(GapReason::OtherServer));
         assert_eq!(
             with(|f| f.confirmed = Lsn(101)),
             Some(GapReason::SlotAdvanced)
         );
         assert_eq!(with(|f| f.flushed = Lsn(99)), Some(GapReason::OtherServer));
         assert_eq!(
-            with(|f| f.identity = identity("b", 1)),
-            Some(GapReason::OtherServer)
-        );
-        assert_eq!(
             with(|f| f.publication_oid = 8),
             Some(GapReason::PublicationRecreated)
         );
         assert_eq!(judge(&Known::default(), &found), None); // the first start ever
+    }
+
+    #[test]
+    fn promotions() {
+        let known = Known {
+            identity: Some(identity("a", 1)),
+            ..Known::default()
+        };
+        for (found, expected) in [
+            (identity("a", 1), None),
+            (identity("a", 2), Some(GapReason::Promoted)),
+            (identity("b", 2), None),
+        ] {
+            assert_eq!(promoted(&known, &found), expected);
+        }
+        assert_eq!(promoted(&Known::default(), &identity("a", 2)), None);
     }
 }

@@ -82,6 +82,7 @@ impl Source {
         });
         let progress = Arc::new(Progress::default());
         progress.set_acknowledged(acknowledged);
+        let identity = config.resume_server.clone();
         Ok(Source {
             shared: Arc::new(Shared {
                 config,
@@ -93,6 +94,7 @@ impl Source {
             memory: Memory {
                 known: Known {
                     acknowledged,
+                    identity,
                     ..Known::default()
                 },
                 ..Memory::default()

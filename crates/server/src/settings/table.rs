@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{Problem, SettingsError};
 use super::kind::{
-    Address, Count, DatabaseUrl, ExpiredTokenAction, FilePath, HttpUrl, Identifier, Kind, KindInfo,
+    Address, Count, DatabaseUrl, ExpiredTokenAction, FilePath, FolderOrNothing, HttpUrl, Identifier, Kind, KindInfo,
     Limit, LogFilter, LogFormat, LostSlotAction, Networks, Origins, Role, RoleOrNothing, Roles,
     SecretText, Size, Slot, SlotMode, Span, Switch, Texts,
 };
@@ -160,11 +160,26 @@ settings! {
     /// The most bytes of changes that are checked and delivered together.
     batch_bytes_max: Size = "4MiB";
 
+    ["Change log"]
+    /// Where changes are kept for clients that come back; made if it is not there. Postgres is told to forget a change
+    /// only once it is on this disk. Empty: nothing is kept, so a client that comes back has to read its tables
+    /// again, and a change that no client got before a crash is lost to those that were connected.
+    log_dir: FolderOrNothing = "walcast-log";
+    /// How long changes are kept.
+    log_age_max: Span = "10m";
+    /// How much the kept changes may take on disk; the oldest go first.
+    log_bytes_max: Size = "1GiB";
+
     ["Row-level security"]
     /// The longest that one check may take in Postgres; then its rows count as not visible.
     rls_statement_timeout: Span = "2s";
     /// Connections that check in parallel.
     rls_connections: Count = "2";
+
+    ["Messages"]
+    /// How long messages that SQL has sent to channels stay in `realtime.messages`, where private channels replay
+    /// them from.
+    messages_retention: Span = "72h";
 
     ["Network"]
     /// Where to listen. From other machines: `0.0.0.0:8080` or `[::]:8080`.

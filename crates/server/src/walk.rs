@@ -1,0 +1,253 @@
+//! One walk through the log, from the oldest place that its members want to the present. All of
+//! them share every read, every verdict and every frame, so thousands that come back at once cost
+//! little more than one.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use tracing::warn;
+use walcast_change::{Cursor, Epoch, Position};
+use walcast_hub::{ConnId, Gate, Member, Skip, SubscriptionId};
+use walcast_log::{ReadError, Reader};
+use walcast_protocol::{Code, Refusal, codec_of};
+use walcast_rls::{RowCheck, Viewer};
+
+use crate::order::{Attached, Order, Orders, Place};
+use crate::plan::Plan;
+use crate::publisher::{BatchLimits, Publisher};
+use crate::session::text_frame;
+
+/// Members that become live in one order, which holds the pipeline up for a moment.
+const ATTACHED_MAX: usize = 256;
+
+pub(crate) struct Walk<C> {
+    publisher: Publisher<C>,
+    reader: Reader,
+    written: watch::Receiver<Position>,
+    epoch: Epoch,
+    /// Everything up to here has been handed to the members.
+    reached: Cursor,
+    members: HashMap<SubscriptionId, Walker>,
+}
+
+/// Who is being caught up.
+pub(crate) struct Walker {
+    pub(crate) attached: Attached,
+    pub(crate) since: Position,
+    pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
+}
+
+impl<C: RowCheck> Walk<C> {
+    /// A walk that begins where `reader` stands.
+    pub(crate) fn new(
+        publisher: Publisher<C>,
+        reader: Reader,
+        written: watch::Receiver<Position>,
+    ) -> Walk<C> {
+        let Position { cursor, epoch } = reader.position();
+        Walk {
+            publisher,
+            reader,
+            written,
+            epoch,
+            reached: cursor,
+            members: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn reached(&self) -> Cursor {
+        self.reached
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Takes in somebody who wants what came after [`Walk::reached`], or later.
+    pub(crate) fn enter(&mut self, walker: Walker) {
+        let Attached {
+            id,
+            connection,
+            ref viewer,
+            ref spec,
+            ref outbox,
+            ..
+        } = walker.attached;
+        let member = Member {
+            outbox: outbox.clone(),
+            gate: Some(Gate::open_but(Skip::up_to(walker.since.cursor))),
+        };
+        self.publisher
+            .subscribe(id, connection, viewer, spec.clone(), member);
+        self.members.insert(id, walker);
+    }
+
+    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
+        if self.members.remove(&id).is_some() {
+            self.publisher.unsubscribe(id);
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, connection: ConnId) {
+        self.members
+            .retain(|_, walker| walker.attached.connection != connection);
+        self.publisher.disconnect(connection);
+    }
+
+    pub(crate) fn set_viewer(&mut self, connection: ConnId, viewer: &Viewer) {
+        for walker in self.members.values_mut() {
+            if walker.attached.connection == connection {
+                walker.attached.viewer = viewer.clone();
+            }
+        }
+        self.publisher.set_viewer(connection, viewer);
+    }
+
+    /// Hands out one batch; near the end of the log it lets everybody go live. An error ends it:
+    /// its members are told, and have left.
+    pub(crate) async fn step(&mut self, limits: BatchLimits, orders: &Orders) {
+        if self.is_empty() {
+            return;
+        }
+        let done = match self.advance(limits).await {
+            Ok(true) => self.arrive(limits, orders).await,
+            Ok(false) => Ok(()),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = done {
+            self.dismiss(&refusal);
+        }
+    }
+
+    /// Whether the end of what is written has been reached.
+    async fn advance(&mut self, limits: BatchLimits) -> Result<bool, Refusal> {
+        let audience = &self.publisher.audience;
+        // What was written a moment ago is in the system's cache; a disk may still be slow.
+        let batch = tokio::task::block_in_place(|| {
+            self.reader
+                .next_batch(limits.bytes_max, limits.changes_max, |shape| {
+                    audience.wants(shape)
+                })
+        });
+        let batch = batch.map_err(|error| lost(&error))?;
+        let mut plan = Plan::default();
+        for change in batch.changes {
+            self.publisher.add(change, &mut plan);
+            if limits.reached(&plan) {
+                self.publisher.publish(&plan, self.epoch).await;
+                plan = Plan::default();
+            }
+        }
+        self.publisher.publish(&plan, self.epoch).await;
+        self.reached = batch.position.cursor;
+        Ok(batch.at_end)
+    }
+
+    /// Some at a time become live behind a closed gate, get what came meanwhile, and are done.
+    async fn arrive(&mut self, limits: BatchLimits, orders: &Orders) -> Result<(), Refusal> {
+        while !self.members.is_empty() {
+            let arriving: Vec<SubscriptionId> =
+                self.members.keys().take(ATTACHED_MAX).copied().collect();
+            let place = self.attach(&arriving, orders).await?;
+            while self.reached < place.logged {
+                self.written(place.logged).await?;
+                self.advance(limits).await?;
+            }
+            for id in arriving {
+                if let Some(walker) = self.members.remove(&id) {
+                    self.publisher.unsubscribe(id);
+                    release(walker, place.position);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until `cursor` can be read.
+    async fn written(&mut self, cursor: Cursor) -> Result<(), Refusal> {
+        let epoch = self.epoch;
+        let come = |written: &Position| written.cursor >= cursor || written.epoch != epoch;
+        match self.written.wait_for(come).await {
+            Ok(written) if written.epoch == epoch => Ok(()),
+            _ => Err(epoch_changed()),
+        }
+    }
+
+    async fn attach(
+        &mut self,
+        arriving: &[SubscriptionId],
+        orders: &Orders,
+    ) -> Result<Place, Refusal> {
+        let mut attached = Vec::with_capacity(arriving.len());
+        for id in arriving {
+            if let Some(walker) = self.members.get_mut(id) {
+                walker.attached.gate = Some(Gate::closed(walker.attached.outbox.bytes_max()));
+                attached.push(walker.attached.clone());
+            }
+        }
+        let (done, place) = oneshot::channel();
+        let sent = orders.send(Order::Attach(attached, self.epoch, done)).await;
+        let place = match sent {
+            Ok(()) => place.await.ok().flatten(),
+            Err(_) => None,
+        };
+        place.ok_or_else(epoch_changed)
+    }
+
+    /// Nobody can be caught up here any more.
+    fn dismiss(&mut self, refusal: &Refusal) {
+        for (id, walker) in self.members.drain() {
+            self.publisher.unsubscribe(id);
+            let refusal = refusal.clone().on(&*walker.attached.spec.channel);
+            let format = walker.attached.spec.format;
+            let frame = text_frame(|out| codec_of(format).refusal(&refusal, out));
+            walker.attached.outbox.push(frame);
+        }
+    }
+
+    /// Gives back what judges and publishes, for another walk.
+    pub(crate) fn end(self) -> Publisher<C> {
+        self.publisher
+    }
+}
+
+/// What waited follows, then the word that nothing is missing; from then on it is live.
+fn release(walker: Walker, place: Position) {
+    let Walker {
+        attached,
+        since,
+        caught_up,
+    } = walker;
+    let Some(gate) = attached.gate else { return };
+    let mark = |last: Option<Cursor>| {
+        let cursor = place.cursor.max(since.cursor).max(last.unwrap_or_default());
+        caught_up(Position { cursor, ..place })
+    };
+    gate.open(Some(Skip::up_to(since.cursor)), mark, &attached.outbox);
+}
+
+fn lost(error: &ReadError) -> Refusal {
+    match error {
+        ReadError::EpochChanged { .. } => epoch_changed(),
+        error => {
+            warn!(%error, "the log can't be read where clients want to go on");
+            too_old()
+        }
+    }
+}
+
+pub(crate) fn too_old() -> Refusal {
+    let text = "what came after this cursor is not kept any more; read the tables again";
+    Refusal::new(Code::CursorTooOld, text)
+}
+
+pub(crate) fn epoch_changed() -> Refusal {
+    let text =
+        "changes were lost since, or this cursor is of another server; read the tables again";
+    Refusal::new(Code::EpochChanged, text)
+}
