@@ -121,7 +121,8 @@ async fn recursion_and_errors() -> Result<()> {
 async fn nothing_of_a_viewer_is_left_for_the_next() -> Result<()> {
     let (mut rig, mut check) = with_poison(
         "PERFORM set_config('search_path', 'evil', false), set_config('statement_timeout', '0', false), set_config('app.left', 'x', false),
-         set_config('row_security', 'off', false), pg_advisory_lock(42), set_config('TimeZone', 'Asia/Tokyo', false);
+         set_config('row_security', 'off', false), pg_advisory_lock(42), set_config('TimeZone', 'Asia/Tokyo', false),
+           set_config('lock_timeout', '0', false), set_config('DateStyle', 'German', false), set_config('request.jwt.claim.sub', 'x', false), pg_advisory_lock_shared(43), pg_advisory_xact_lock(44);
          CREATE TEMP TABLE IF NOT EXISTS good AS SELECT 1 AS id; LISTEN poison",
     )
     .await?;
@@ -130,6 +131,9 @@ async fn nothing_of_a_viewer_is_left_for_the_next() -> Result<()> {
         "CREATE POLICY p ON app.seen USING (current_setting('app.left', true) IS NOT DISTINCT FROM '' OR current_setting('app.left', true) IS NULL);
          CREATE POLICY q ON app.seen AS RESTRICTIVE USING (current_setting('statement_timeout') = '500ms' AND current_setting('row_security') = 'on'
            AND current_setting('TimeZone') = 'UTC' AND current_setting('search_path') NOT LIKE '%evil%' AND to_regclass('pg_temp.good') IS NULL
+           AND current_setting('lock_timeout') = '250ms' AND current_setting('DateStyle') = 'ISO, MDY' AND current_setting('request.jwt.claim.sub') = auth.uid()::text
+           AND current_user = 'authenticated' AND session_user = 'checker'
+           AND NOT EXISTS (SELECT FROM pg_listening_channels())
            AND NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))",
     )
     .await?;
@@ -149,7 +153,7 @@ async fn nothing_of_a_viewer_is_left_for_the_next() -> Result<()> {
     let locks = rig
         .admin
         .query(
-            "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42",
+            "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid IN (42, 43, 44)",
             &[],
         )
         .await?;

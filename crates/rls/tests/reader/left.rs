@@ -79,7 +79,6 @@ const POLICIES: &str = "
       AND current_user = 'anon' AND session_user = 'checker' AND current_setting('lock_timeout') <> '0'
       AND NOT EXISTS (SELECT FROM pg_listening_channels())
       AND NOT EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql)
-      AND NOT EXISTS (SELECT FROM pg_cursors WHERE name LIKE 'left%')
       AND NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()));";
 
 /// A reading of a table whose policy calls a function with this body; then another viewer's, in the
