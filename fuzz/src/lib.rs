@@ -5,8 +5,10 @@
 //! which needs nothing but a stable compiler.
 
 pub mod change_json;
+pub mod log_block;
 pub mod mutate;
 pub mod pgoutput_decode;
+pub mod phoenix_decode;
 pub mod websocket_decode;
 pub mod websocket_oracle;
 
@@ -27,9 +29,19 @@ pub const TARGETS: &[Target] = &[
         seeds: change_json::seeds,
     },
     Target {
+        name: "log_block",
+        run: log_block::run,
+        seeds: log_block::seeds,
+    },
+    Target {
         name: "pgoutput_decode",
         run: pgoutput_decode::run,
         seeds: pgoutput_decode::seeds,
+    },
+    Target {
+        name: "phoenix_decode",
+        run: phoenix_decode::run,
+        seeds: phoenix_decode::seeds,
     },
     Target {
         name: "websocket_decode",
