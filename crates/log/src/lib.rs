@@ -23,6 +23,8 @@ mod block;
 mod config;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod history;
 mod log;
