@@ -10,11 +10,13 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
       MESSAGE = 'walcast_setup() is for administrators';
   END IF;
-  EXECUTE statement;
-  RETURN NULL;
-EXCEPTION
-  WHEN insufficient_privilege THEN RETURN SQLERRM;
-  WHEN duplicate_object OR duplicate_function OR duplicate_table OR duplicate_schema OR unique_violation THEN RETURN NULL;
+  BEGIN
+    EXECUTE statement;
+    RETURN NULL;
+  EXCEPTION
+    WHEN insufficient_privilege THEN RETURN SQLERRM;
+    WHEN duplicate_object OR duplicate_function OR duplicate_table OR duplicate_schema OR unique_violation THEN RETURN NULL;
+  END;
 END
 $$;
 
@@ -90,7 +92,7 @@ BEGIN
   END IF;
   IF messages.relkind = 'p' AND NOT via_root THEN
     RETURN QUERY SELECT 'missing', 'realtime.messages in publication realtime: without publish_via_partition_root its messages would bear the names of partitions',
-      'ALTER PUBLICATION realtime SET (publish_via_partition_root = true); then run walcast migrate again';
+      'ALTER PUBLICATION realtime SET (publish_via_partition_root = true); -- then run walcast migrate again';
   ELSIF NOT realtime.walcast_messages_ours() THEN
     RETURN QUERY SELECT 'missing', 'realtime.messages, which is not walcast''s, in publication realtime: walcast does not deliver what SQL sends to channels',
       'ALTER PUBLICATION realtime ADD TABLE realtime.messages; (if walcast is to deliver it)';
@@ -171,7 +173,7 @@ $$;
 COMMENT ON FUNCTION realtime.walcast_setup() IS
   'walcast: make what is missing (publication, roles, auth helpers, short names, channels) and say what was done';
 
--- As in 0005, without the table of messages: it is no table that subscribers watch.
+-- As in 0005, without the table of messages and its partitions: it is no table that subscribers watch.
 CREATE OR REPLACE VIEW realtime.realtime_enabled_tables WITH (security_invoker = true) AS
 SELECT n.nspname::text AS schema_name,
        c.relname::text AS table_name,
@@ -190,4 +192,4 @@ SELECT n.nspname::text AS schema_name,
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
   LEFT JOIN realtime.walcast_tables w ON w.relation = c.oid
  WHERE p.pubname = 'realtime'
-   AND NOT (n.nspname = 'realtime' AND (c.relname LIKE 'walcast\_%' OR c.relname = 'messages'));
+   AND NOT (n.nspname = 'realtime' AND (c.relname LIKE 'walcast\_%' OR c.relname = 'messages' OR c.relispartition));

@@ -88,9 +88,10 @@ async fn plain_owner_is_told_which_roles_an_administrator_must_make() {
         "{:?}",
         report.notes
     );
+    // USAGE on auth and on realtime, SELECT and INSERT on realtime.messages
     assert_eq!(
         notes(&report, NoteKind::Created).len(),
-        3,
+        3 * 4,
         "{:?}",
         report.notes
     );
@@ -337,8 +338,9 @@ async fn what_another_product_made_stays() {
         .iter()
         .map(|n| n.what.as_str())
         .collect();
-    assert_eq!(kept.len(), 4, "{kept:?}");
+    assert_eq!(kept.len(), 5, "{kept:?}");
     assert!(kept[3].contains("realtime.enable_realtime"), "{kept:?}");
+    assert!(kept[4].contains("function realtime.send("), "{kept:?}");
     let missing = notes(&report, NoteKind::Missing);
     assert_eq!(missing.len(), 1, "{missing:?}");
     assert!(

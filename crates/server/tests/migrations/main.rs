@@ -3,6 +3,8 @@
 mod cases;
 mod install;
 mod manual;
+mod messages;
+mod partitions;
 mod rights;
 mod tables;
 

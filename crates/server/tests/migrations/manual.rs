@@ -74,6 +74,8 @@ async fn the_least_privilege_set_up_works() {
             .is_empty()
     );
     text(&stream, "SELECT count(*) FROM realtime.walcast_tables").await;
+    let keeps = "SELECT realtime.walcast_messages_add_day('2040-01-01') || coalesce(realtime.walcast_messages_expire('72 hours'), '')";
+    assert_eq!(text(&stream, keeps).await, "created");
     text(
         &stream,
         "SELECT pg_create_logical_replication_slot('walcast', 'pgoutput', true)",

@@ -119,17 +119,31 @@ async fn a_superusers_publication_is_not_granted_away() {
 }
 
 #[tokio::test]
-async fn a_subscribers_role_gets_nothing_in_schema_realtime() {
-    let (admin, _app) = migrated().await;
-    let rights = "SELECT bool_or(has_schema_privilege(r, 'realtime', 'USAGE') OR has_table_privilege(r, c.oid, 'SELECT'))
+async fn a_subscribers_role_gets_messages_in_schema_realtime_and_nothing_else() {
+    let (admin, app) = migrated().await;
+    app.batch_execute("CREATE TABLE t (id int PRIMARY KEY)")
+        .await
+        .unwrap();
+    let rights = "SELECT string_agg(DISTINCT c.relname || ' ' || p, ', ' ORDER BY c.relname || ' ' || p)
                     FROM unnest(ARRAY['anon', 'authenticated', 'service_role']) r,
-                         pg_class c WHERE c.relnamespace = 'realtime'::regnamespace AND c.relkind IN ('r', 'v')";
-    assert_eq!(text(&admin, rights).await, "false");
+                         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p, pg_class c
+                   WHERE c.relnamespace = 'realtime'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+                     AND has_table_privilege(r, c.oid, p)";
+    assert_eq!(
+        text(&admin, rights).await,
+        "messages INSERT, messages SELECT"
+    );
     admin.batch_execute("SET ROLE anon").await.unwrap();
-    let got = refusal(&admin, "SELECT enable_realtime('pg_class')").await;
-    assert_eq!(got.0, "42501", "{got:?}");
-    let got = refusal(&admin, "SELECT * FROM realtime_enabled_tables").await;
-    assert_eq!(got.0, "42501", "{got:?}");
+    for statement in [
+        "SELECT enable_realtime('t')",
+        "SELECT * FROM realtime_enabled_tables",
+        "SELECT realtime.walcast_try('SELECT 1')",
+        "SELECT realtime.walcast_messages_add_day('2030-01-01')",
+        "SELECT realtime.walcast_messages_expire('1 second')",
+    ] {
+        let got = refusal(&admin, statement).await;
+        assert_eq!(got.0, "42501", "{statement}: {got:?}");
+    }
 }
 
 #[tokio::test]
