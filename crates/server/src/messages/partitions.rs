@@ -1,0 +1,206 @@
+//! Keeps the daily partitions of `realtime.messages`: made ahead, dropped when they are old.
+//!
+//! How is in the functions `realtime.walcast_messages_add_day` and `…_expire`, which have their owner's
+//! rights: the server's login needs EXECUTE on both and owns nothing. They do nothing to a table that is
+//! another product's, and one server at a time does something. When nobody keeps partitions, messages go
+//! to the default one, where they are found and expire as well: nothing is lost, only slower to remove.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use walcast_source::{SourceError, connect_sql};
+
+/// From yesterday, for messages of transactions that began before midnight.
+const DAYS: std::ops::RangeInclusive<i32> = -1..=3;
+const INTERVAL: Duration = Duration::from_secs(3600);
+/// After an error, or when a lock was not to be had.
+const RETRY: Duration = Duration::from_secs(60);
+/// The longest round, and its longest statement.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Portions of one round: what expired in a year is gone after two.
+const PORTIONS_MAX: usize = 500;
+
+/// Until `stop`. Never fatal: errors are logged, once for each time that it begins to fail.
+pub(crate) async fn keep_partitions(url: String, retention: Duration, stop: CancellationToken) {
+    let mut failing = false;
+    loop {
+        let round = async {
+            timeout(PATIENCE, keep(&url, retention))
+                .await
+                .unwrap_or(Err(KeepError::Timeout))
+        };
+        let kept = tokio::select! {
+            () = stop.cancelled() => return,
+            kept = round => kept,
+        };
+        let pause = match kept {
+            Ok(Round::Complete) => INTERVAL,
+            Ok(Round::Busy) => RETRY,
+            Err(_) => RETRY,
+        };
+        match kept {
+            Ok(_) => failing = false,
+            Err(error) if !std::mem::replace(&mut failing, true) => {
+                warn!(%error, remedy = error.remedy(), "the partitions of realtime.messages are not kept");
+            }
+            Err(error) => debug!(%error, "the partitions of realtime.messages are still not kept"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+enum Round {
+    Complete,
+    /// Transactions hold what is to be dropped.
+    Busy,
+}
+
+async fn keep(url: &str, retention: Duration) -> Result<Round, KeepError> {
+    let client = connect_sql(url, "walcast partitions").await?;
+    let patience = format!("SET statement_timeout = {}", PATIENCE.as_millis());
+    client.batch_execute(&patience).await?;
+    for ahead in DAYS {
+        add_day(&client, ahead).await?;
+    }
+    expire(&client, retention).await
+}
+
+async fn add_day(client: &Client, ahead: i32) -> Result<(), Error> {
+    let sql =
+        "SELECT realtime.walcast_messages_add_day((now() AT TIME ZONE 'UTC')::date + $1::int4)";
+    let row = client.query_one(sql, &[&ahead]).await?;
+    match row.try_get::<_, &str>(0)? {
+        "created" => info!(ahead, "made a day's partition of realtime.messages"),
+        "in default" => info!(
+            ahead,
+            "a day's messages stay in the default partition of realtime.messages"
+        ),
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn expire(client: &Client, retention: Duration) -> Result<Round, KeepError> {
+    let sql = "SELECT realtime.walcast_messages_expire(make_interval(secs => $1::float8))";
+    let statement = client.prepare(sql).await?;
+    for _ in 0..PORTIONS_MAX {
+        let row = client
+            .query_one(&statement, &[&retention.as_secs_f64()])
+            .await?;
+        match row.try_get::<_, Option<&str>>(0)? {
+            None => return Ok(Round::Complete),
+            Some(what) if what.starts_with("busy") => {
+                debug!(what, "an old partition of realtime.messages is in use");
+                return Ok(Round::Busy);
+            }
+            Some(what) => info!(what, "removed old messages from realtime.messages"),
+        }
+    }
+    Ok(Round::Busy)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error("no answer in {} s", PATIENCE.as_secs())]
+    Timeout,
+    #[error(transparent)]
+    Connect(#[from] SourceError),
+    #[error("{}", .0.code().map_or("connection lost", SqlState::code))]
+    Query(#[from] Error),
+}
+
+impl KeepError {
+    fn remedy(&self) -> &'static str {
+        let code = match self {
+            KeepError::Query(error) => error.code(),
+            KeepError::Timeout | KeepError::Connect(_) => None,
+        };
+        match code {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                "GRANT USAGE ON SCHEMA realtime, and EXECUTE ON FUNCTION realtime.walcast_messages_add_day, \
+                 realtime.walcast_messages_expire, to the login of database_url (proto-docs/sql.md)"
+            }
+            Some(code)
+                if *code == SqlState::UNDEFINED_FUNCTION
+                    || *code == SqlState::INVALID_SCHEMA_NAME =>
+            {
+                "run walcast migrate"
+            }
+            Some(code) if *code == SqlState::DUPLICATE_TABLE => {
+                "a table in schema realtime has the name of a day's partition: rename it or drop it"
+            }
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
+                "none needed: it is tried again every minute; messages go to the default partition until then"
+            }
+            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
+                "the database is read-only: the primary's server does it"
+            }
+            _ => "none needed: it is tried again every minute",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_harness::Postgres;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_round_makes_what_is_missing_and_removes_what_is_old() {
+        let postgres = Postgres::shared().await;
+        let database = postgres.create_database().await.unwrap();
+        let mut admin = postgres.connect("postgres", &database).await.unwrap();
+        let url = postgres.url("postgres", &database);
+        let hour = Duration::from_secs(3600);
+
+        let early = keep(&url, hour).await.err().expect("nothing is migrated");
+        assert_eq!(early.remedy(), "run walcast migrate", "{early}");
+        crate::migrate::migrate(&mut admin).await.unwrap();
+        let days = "SELECT format('%s to %s', min(c.relname), max(c.relname)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                     WHERE i.inhparent = 'realtime.messages'::regclass AND c.relname LIKE 'messages\\_%'";
+        let before: String = admin.query_one(days, &[]).await.unwrap().get(0);
+        admin
+            .batch_execute(
+                "DO $$ BEGIN EXECUTE format('DROP TABLE realtime.messages_%s', to_char(now() AT TIME ZONE 'UTC' + interval '3 days', 'YYYY_MM_DD')); END $$;
+                 SELECT realtime.walcast_messages_add_day('2001-02-03');
+                 INSERT INTO realtime.messages (topic, inserted_at) VALUES ('old', '2001-02-03 10:00'), ('older', '2001-01-01')",
+            )
+            .await
+            .unwrap();
+        assert!(matches!(keep(&url, 100 * hour).await, Ok(Round::Complete)));
+        let after: String = admin.query_one(days, &[]).await.unwrap().get(0);
+        assert_eq!(after, before);
+        let left = admin
+            .query_one("SELECT count(*) FROM realtime.messages", &[])
+            .await;
+        assert_eq!(left.unwrap().get::<_, i64>(0), 0);
+    }
+
+    #[tokio::test]
+    async fn a_login_without_the_grant_is_told_which() {
+        let postgres = Postgres::shared().await;
+        let database = postgres.create_database().await.unwrap();
+        let mut admin = postgres.connect("postgres", &database).await.unwrap();
+        crate::migrate::migrate(&mut admin).await.unwrap();
+        admin
+            .batch_execute("CREATE ROLE without_grants LOGIN; GRANT USAGE ON SCHEMA realtime TO without_grants")
+            .await
+            .unwrap();
+        let url = postgres.url("without_grants", &database);
+        let refused = keep(&url, RETRY).await.err().expect("it may not");
+        assert!(refused.remedy().contains("EXECUTE"), "{refused}");
+        admin
+            .batch_execute("GRANT EXECUTE ON FUNCTION realtime.walcast_messages_add_day, realtime.walcast_messages_expire TO without_grants")
+            .await
+            .unwrap();
+        assert!(matches!(keep(&url, RETRY).await, Ok(Round::Complete)));
+    }
+}
