@@ -9,7 +9,7 @@ pub struct ChannelLimits {
     pub channels_per_connection_max: usize,
     pub members_per_topic_max: usize,
     /// Payload, meta and envelope of one broadcast.
-    pub message_bytes_max: usize,
+    pub broadcast_bytes_max: usize,
     pub event_bytes_max: usize,
     pub presence_key_bytes_max: usize,
     /// One connection's meta.
@@ -28,7 +28,7 @@ impl Default for ChannelLimits {
             topic_bytes_max: 255,
             channels_per_connection_max: 100,
             members_per_topic_max: 0,
-            message_bytes_max: 256 << 10,
+            broadcast_bytes_max: 256 << 10,
             event_bytes_max: 255,
             presence_key_bytes_max: 255,
             presence_meta_bytes_max: 16 << 10,
@@ -70,7 +70,7 @@ impl ChannelLimits {
 
     pub(crate) fn message(&self, event_bytes: usize, bytes: usize) -> Result<(), ChannelError> {
         within("event_bytes_max", event_bytes, self.event_bytes_max)?;
-        within("message_bytes_max", bytes, self.message_bytes_max)
+        within("broadcast_bytes_max", bytes, self.broadcast_bytes_max)
     }
 
     pub(crate) fn meta(&self, key: &str, meta: &[u8]) -> Result<(), ChannelError> {

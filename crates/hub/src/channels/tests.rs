@@ -283,7 +283,7 @@ fn every_limit_says_which_it_is() {
         topic_bytes_max: 5,
         channels_per_connection_max: 3,
         members_per_topic_max: 3,
-        message_bytes_max: 8,
+        broadcast_bytes_max: 8,
         event_bytes_max: 4,
         presence_key_bytes_max: 4,
         presence_meta_bytes_max: 6,
@@ -319,7 +319,7 @@ fn every_limit_says_which_it_is() {
     };
     assert_eq!(sent("even", b"12345678"), None);
     assert_eq!(sent("event", b"1"), limit("event_bytes_max", 4));
-    assert_eq!(sent("e", b"123456789"), limit("message_bytes_max", 8));
+    assert_eq!(sent("e", b"123456789"), limit("broadcast_bytes_max", 8));
 
     let track = |nth: usize, key: &str, meta: &[u8]| members[nth].track(key, meta).err();
     assert_eq!(track(0, "keys5", b"{}"), limit("presence_key_bytes_max", 4));
@@ -344,8 +344,8 @@ fn every_limit_says_which_it_is() {
         limit("presence_bytes_per_topic_max", 16)
     );
     members[0].roster(|roster| assert_eq!((roster.len(), roster.bytes()), (3, 13)));
-    let error = limit("message_bytes_max", 8).expect("just made");
-    assert_eq!(error.to_string(), "message_bytes_max reached: 8");
+    let error = limit("broadcast_bytes_max", 8).expect("just made");
+    assert_eq!(error.to_string(), "broadcast_bytes_max reached: 8");
     assert!(channels.limits().another_channel(2).is_ok());
     let fourth = channels.limits().another_channel(3).err();
     assert_eq!(fourth, limit("channels_per_connection_max", 3));

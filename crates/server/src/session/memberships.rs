@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use walcast_hub::{Class, Hears, Joining, Membership, Namespace, Roster};
+use walcast_hub::{Class, Hears, Joining, Membership, Namespace, Outbox, Roster};
 use walcast_protocol::{
     Broadcast, Channel, ChannelAcknowledgement, ChannelCommand, ChannelKind, Code, Join, Native,
     Reference, Refusal,
@@ -13,11 +14,14 @@ use walcast_protocol::{
 
 use super::client::Client;
 use super::text_frame;
+use crate::patience::Patience;
 
 /// Bounded by the limit on channels per connection. They end when this is dropped.
-#[derive(Default)]
 pub(super) struct Memberships {
     joined: HashMap<String, Joined>,
+    /// Outboxes that its last broadcast has more than half filled.
+    crowded: Vec<Arc<Outbox>>,
+    patience: Patience,
 }
 
 struct Joined {
@@ -30,6 +34,21 @@ struct Joined {
 }
 
 impl Memberships {
+    pub(super) fn new() -> Memberships {
+        Memberships {
+            joined: HashMap::new(),
+            crowded: Vec::new(),
+            patience: Patience::new(),
+        }
+    }
+
+    /// Who sends more than others can take in is read more slowly, and nobody else is.
+    pub(super) async fn give_way(&mut self) {
+        if !self.crowded.is_empty() {
+            self.patience.wait(&mut self.crowded).await;
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.joined.is_empty()
     }
@@ -110,14 +129,14 @@ impl Memberships {
     }
 
     /// Also to a topic that was not joined: whoever may join may send.
-    fn broadcast(&self, client: &Client, broadcast: &Broadcast) -> Result<(), Refusal> {
+    fn broadcast(&mut self, client: &Client, broadcast: &Broadcast) -> Result<(), Refusal> {
         let Broadcast {
             channel,
             message,
             reference,
         } = broadcast;
         let joined = self.joined.get(&channel.name);
-        match joined {
+        let published = match joined {
             Some(joined) => joined.membership.broadcast(message)?,
             None => {
                 let channels = &client.shared.channels;
@@ -128,6 +147,7 @@ impl Memberships {
             let sent = ChannelAcknowledgement::Sent(channel);
             answer(client, &sent, reference.as_ref());
         }
+        self.crowded = published.crowded;
         Ok(())
     }
 

@@ -31,7 +31,7 @@ impl Session {
         let (client, error) = Client::enter(shared.clone(), address);
         let mut session = Session {
             subscriptions: Subscriptions::new(shared, client.id, client.outbox.clone()),
-            memberships: Memberships::default(),
+            memberships: Memberships::new(),
             client,
         };
         match (error, token) {
@@ -95,7 +95,10 @@ impl Session {
             Command::Heartbeat => {}
             Command::AccessToken { token } => self.refresh(&token).await?,
             Command::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-            Command::Channel(command) => self.memberships.carry_out(&self.client, command)?,
+            Command::Channel(command) => {
+                self.memberships.carry_out(&self.client, command)?;
+                self.memberships.give_way().await;
+            }
             Command::Unsubscribe {
                 channel,
                 subscription,

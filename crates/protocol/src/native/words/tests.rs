@@ -355,13 +355,13 @@ fn answers() {
         json!({"type": "ack", "channel": "presence:room", "status": "untracked", "payload": {}})
     );
     let error = ChannelError::Limit {
-        name: "message_bytes_max",
+        name: "broadcast_bytes_max",
         max: 5,
     };
     let refusal = Refusal::from(error).on("broadcast:chat").about(number(3));
     assert_eq!(
         said(|out| Native.refusal(&refusal, out)),
         json!({"type": "error", "code": "RATE_LIMITED", "channel": "broadcast:chat", "ref": 3,
-            "message": "message_bytes_max reached: 5", "error": "message_bytes_max reached: 5"})
+            "message": "broadcast_bytes_max reached: 5", "error": "broadcast_bytes_max reached: 5"})
     );
 }
