@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walcast_change::{Change, Shape};
+use walcast_change::{Change, Row, Shape};
 use walcast_rls::Viewer;
 
+use crate::listing::Listing;
 use crate::{ConnId, Events, Filter, Gate, Outbox, Pushed, SubscriptionId, Target};
 
 /// What a subscription asks for. Subscriptions of one viewer with equal specs get the same frames.
@@ -102,8 +103,8 @@ pub enum Movement {
 #[derive(Debug, Default)]
 struct Schema {
     /// Groups that want every table.
-    all: HashSet<u32>,
-    tables: HashMap<Arc<str>, HashSet<u32>>,
+    all: Listing,
+    tables: HashMap<Arc<str>, Listing>,
 }
 
 #[derive(Debug)]
@@ -192,13 +193,40 @@ impl Audience {
     /// Those who subscribed to the table of `shape`, each with a number that stays the same
     /// while it has members.
     pub fn groups<'a>(&'a self, shape: &Shape) -> impl Iterator<Item = (u32, &'a Group)> + 'a {
+        let ids = self.listings(shape).flat_map(Listing::groups);
+        ids.filter_map(|id| self.groups.get(id).map(|group| (*id, group)))
+    }
+
+    /// The viewers with a filter that may select the row, or with none, in their order; `None`:
+    /// about all who subscribed to its table.
+    pub fn candidates(&self, row: &Row) -> Option<Arc<[u32]>> {
+        let shape = row.shape();
+        let (mut all, mut avoidable) = (0, 0);
+        for listing in self.listings(shape) {
+            all += listing.groups().len();
+            avoidable += listing.avoidable();
+        }
+        // Who has to be looked at anyway is found faster by whoever judges.
+        if avoidable * 2 <= all {
+            return None;
+        }
+        let groups = self
+            .listings(shape)
+            .flat_map(|listing| listing.candidates(row));
+        let groups = groups.filter_map(|number| self.groups.get(&number));
+        let mut viewers: Vec<u32> = groups.map(|group| group.viewer).collect();
+        if viewers.len() * 2 > all {
+            return None;
+        }
+        viewers.sort_unstable();
+        viewers.dedup();
+        Some(viewers.into())
+    }
+
+    fn listings<'a>(&'a self, shape: &Shape) -> impl Iterator<Item = &'a Listing> + use<'a> {
         let schema = self.schemas.get(&shape.schema);
         let table = schema.and_then(|schema| schema.tables.get(&shape.table));
-        let ids = schema
-            .into_iter()
-            .flat_map(|schema| &schema.all)
-            .chain(table.into_iter().flatten());
-        ids.filter_map(|id| self.groups.get(id).map(|group| (*id, group)))
+        schema.map(|schema| &schema.all).into_iter().chain(table)
     }
 
     /// Whether anybody subscribed to the table of `shape`.
@@ -227,8 +255,8 @@ impl Audience {
         self.connections.values().filter_map(|own| {
             let id = own.iter().next()?;
             let place = self.subscriptions.get(id)?;
-            let member = self.groups.get(&place.group)?.members.get(id)?;
-            Some(&member.outbox)
+            let group = self.groups.get(&place.group)?;
+            Some((group.spec.format, &group.members.get(id)?.outbox))
         })
     }
 
@@ -267,7 +295,8 @@ impl Audience {
             viewer,
             target: spec.target.clone(),
         });
-        self.listing(&spec.target).insert(number);
+        self.listing(&spec.target)
+            .insert(number, spec.filter.as_ref());
         let members = HashMap::from([(id, member)]);
         self.groups.insert(
             number,
@@ -299,12 +328,12 @@ impl Audience {
                     self.by_viewer.remove(&viewer);
                 }
             }
-            self.unlist(&spec.target, number);
+            self.unlist(&spec, number);
         }
         Some((spec, member))
     }
 
-    fn listing(&mut self, target: &Target) -> &mut HashSet<u32> {
+    fn listing(&mut self, target: &Target) -> &mut Listing {
         let schema = self.schemas.entry(target.schema.clone()).or_default();
         match &target.table {
             None => &mut schema.all,
@@ -312,13 +341,14 @@ impl Audience {
         }
     }
 
-    fn unlist(&mut self, target: &Target, number: u32) {
-        self.listing(target).remove(&number);
+    fn unlist(&mut self, spec: &Spec, number: u32) {
+        let target = &spec.target;
+        self.listing(target).remove(number, spec.filter.as_ref());
         let Some(schema) = self.schemas.get_mut(&target.schema) else {
             return;
         };
         if let Some(table) = &target.table
-            && schema.tables.get(table).is_some_and(HashSet::is_empty)
+            && schema.tables.get(table).is_some_and(Listing::is_empty)
         {
             schema.tables.remove(table);
         }
@@ -371,7 +401,7 @@ impl Viewers {
 #[cfg(test)]
 mod tests {
     use walcast_change::Types;
-    use walcast_pgoutput::{Relation, RelationId, ReplicaIdentity};
+    use walcast_pgoutput::{Column, Relation, RelationId, ReplicaIdentity};
 
     use super::*;
 
@@ -526,5 +556,112 @@ mod tests {
             (2, 1, 0, 1)
         );
         assert!(audience.wants(&shape("public", "x")) && !audience.wants(&shape("other", "t")));
+    }
+
+    /// Nobody whose filter may select a row is left out, whatever it looks like.
+    #[test]
+    fn candidates_are_found_by_value() {
+        let filters = [
+            "id=eq.1",
+            "id=eq. 01",
+            "id=in.(1,2,x)",
+            "name=eq.a,id=gt.0",
+            "or=(id.eq.3,name.eq.b)",
+            "name=eq.A",
+            "flag=eq.true",
+            "n=eq.1.0",
+            "gone=eq.1",
+        ];
+        let mut audience = Audience::new();
+        for (nth, filter) in filters.iter().enumerate() {
+            let spec = filtered(filter);
+            add(&mut audience, nth as u64, nth as u64, filters[nth], spec);
+        }
+        for nth in 100..150 {
+            let spec = filtered(&format!("id=eq.{nth}"));
+            add(&mut audience, nth, nth, "many", spec);
+        }
+        let unknown = ["n=eq.1.0", "gone=eq.1"];
+        for (cells, expected) in [
+            (
+                [Some("1"), Some("x"), Some("f")],
+                &["id=eq.1", "id=eq. 01", "id=in.(1,2,x)"][..],
+            ),
+            (
+                [Some("3"), Some("a"), None],
+                &["name=eq.a,id=gt.0", "or=(id.eq.3,name.eq.b)"],
+            ),
+            (
+                [None, Some("b"), Some("t")],
+                &["or=(id.eq.3,name.eq.b)", "flag=eq.true"],
+            ),
+            ([Some("120"), Some("A"), None], &["name=eq.A", "many"]),
+        ] {
+            let row = row(cells);
+            let found = audience.candidates(&row).expect("fewer than all");
+            let claims = found.iter().filter_map(|number| audience.viewer(*number));
+            let mut claims: Vec<_> = claims.map(|viewer| viewer.claims.to_string()).collect();
+            claims.sort();
+            let mut expected: Vec<_> = expected
+                .iter()
+                .chain(&unknown)
+                .map(|one| one.to_string())
+                .collect();
+            expected.sort();
+            assert_eq!(claims, expected, "{cells:?}");
+        }
+        add(&mut audience, 200, 200, "all", spec("public", None));
+        let all = audience.candidates(&row([Some("9"), None, None]));
+        assert_eq!(all.map(|all| all.len()), Some(3));
+        for nth in 300..400 {
+            add(
+                &mut audience,
+                nth,
+                nth,
+                &nth.to_string(),
+                spec("public", Some("t")),
+            );
+        }
+        assert_eq!(audience.candidates(&row([Some("9"), None, None])), None);
+        for connection in 0..400 {
+            audience.disconnect(ConnId(connection));
+        }
+        assert!(audience.schemas.is_empty());
+    }
+
+    fn filtered(filter: &str) -> Arc<Spec> {
+        let spec = spec("public", Some("t"));
+        let filter = Some(Filter::parse(filter).expect("a filter"));
+        Arc::new(Spec {
+            filter,
+            ..(*spec).clone()
+        })
+    }
+
+    /// A row of `t (id int, name text, flag bool, n numeric)`.
+    fn row(cells: [Option<&str>; 3]) -> Row {
+        use walcast_pgoutput::{Value, encode};
+        let column = |(name, oid): (&'static str, u32)| Column {
+            key: false,
+            name: Bytes::from_static(name.as_bytes()),
+            type_oid: oid,
+            type_modifier: -1,
+        };
+        let columns = [("id", 23), ("name", 25), ("flag", 16), ("n", 1700)];
+        let relation = Relation {
+            id: RelationId(1),
+            schema: Bytes::from_static(b"public"),
+            name: Bytes::from_static(b"t"),
+            identity: ReplicaIdentity::Full,
+            columns: columns.into_iter().map(column).collect(),
+        };
+        let cells = cells.into_iter().chain([Some("1")]);
+        let values =
+            cells.map(|cell| cell.map_or(Value::Null, |text| Value::Text(text.as_bytes())));
+        let shape = Arc::new(Shape::new(&relation, None, &Types::default()));
+        match walcast_change::Operation::insert(&shape, encode::tuple(values)) {
+            walcast_change::Operation::Insert { new } => new,
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -20,6 +20,7 @@ mod channels;
 mod filter;
 mod gate;
 mod limits;
+mod listing;
 mod message;
 mod outbox;
 mod pattern;
