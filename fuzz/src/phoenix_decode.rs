@@ -141,6 +141,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             ),
         ),
         (
+            "broadcast_without_payload",
+            text(0, r#"{"topic":"realtime:r","event":"broadcast","ref":"1"}"#),
+        ),
+        (
             "track",
             text(
                 1,

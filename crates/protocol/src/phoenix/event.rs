@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{is_object, is_shallow, object, present, string};
+use super::json::{is_object, is_shallow, object, part, present, string};
 use super::{FrameError, Join, Token};
 
 /// What a client's message asks for.
@@ -70,7 +70,7 @@ struct Parts<'a> {
     access_token: Option<&'a RawValue>,
 }
 
-/// `payload` is a slice of `frame`.
+/// `payload` is a part of `frame`, or stands for a missing one.
 pub(super) fn read(
     frame: &Bytes,
     topic: &str,
@@ -103,13 +103,13 @@ fn broadcast(frame: &Bytes, payload: &str, parts: &Parts<'_>) -> Result<Sent, Fr
         return Err(FrameError::TooDeep);
     }
     let inner = match parts.payload {
-        Some(inner) => frame.slice_ref(inner.get().as_bytes()),
+        Some(inner) => part(frame, inner.get().as_bytes()),
         None => Bytes::from_static(b"{}"),
     };
     Ok(Sent {
         event: parts.event.and_then(string).unwrap_or_default(),
         payload: Payload::Json(inner),
-        envelope: Some(frame.slice_ref(payload.as_bytes())),
+        envelope: Some(part(frame, payload.as_bytes())),
         metadata: None,
     })
 }
@@ -128,7 +128,7 @@ fn presence(frame: &Bytes, parts: &Parts<'_>) -> Result<Event, FrameError> {
                 return Err(FrameError::TooDeep);
             }
             Some(payload) => Event::Track {
-                payload: frame.slice_ref(payload.get().as_bytes()),
+                payload: part(frame, payload.get().as_bytes()),
             },
         },
         "untrack" => Event::Untrack,

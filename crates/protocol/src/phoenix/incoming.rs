@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::event::{self, Payload};
-use super::json::{array, is_shallow, object, string};
+use super::json::{array, is_shallow, object, part, string};
 use super::{Address, Event, Ref, Sent, Version};
 
 /// One message of a client.
@@ -154,7 +154,7 @@ fn user_broadcast_push(frame: &Bytes, rest: &[u8]) -> Result<Incoming, FrameErro
         false => Some(checked(frame, metadata.as_bytes())?),
     };
     let payload = match encoding {
-        BINARY => Payload::Binary(frame.slice_ref(payload)),
+        BINARY => Payload::Binary(part(frame, payload)),
         _ => Payload::Json(checked(frame, payload)?),
     };
     Ok(Incoming {
@@ -190,7 +190,7 @@ fn fields<'a, const N: usize>(
 fn checked(frame: &Bytes, json: &[u8]) -> Result<Bytes, FrameError> {
     let json: &RawValue = serde_json::from_slice(json).map_err(|_| FrameError::NotJson)?;
     match is_shallow(json.get().as_bytes()) {
-        true => Ok(frame.slice_ref(json.get().as_bytes())),
+        true => Ok(part(frame, json.get().as_bytes())),
         false => Err(FrameError::TooDeep),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -54,6 +55,15 @@ impl<'a> Visitor<'a> for Elements {
             count += 1;
         }
         Ok((first, count))
+    }
+}
+
+/// `part` as a slice of `frame`; a copy of what is none of its parts.
+pub(super) fn part(frame: &Bytes, part: &[u8]) -> Bytes {
+    let (whole, range) = (frame.as_ptr_range(), part.as_ptr_range());
+    match whole.start <= range.start && range.end <= whole.end {
+        true => frame.slice_ref(part),
+        false => Bytes::copy_from_slice(part),
     }
 }
 

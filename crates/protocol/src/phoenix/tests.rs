@@ -1,10 +1,11 @@
 //! Frames of the reference, both ways.
 
+mod answers;
 mod broadcasts;
 mod changes;
+mod clients;
 mod joins;
 mod random;
-mod transcripts;
 
 use bytes::Bytes;
 
