@@ -21,8 +21,7 @@ const SQL: &str = "
     CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO PUBLIC;
     CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
       $$ SELECT nullif(current_setting('request.jwt.claims', true)::jsonb ->> 'sub', '')::uuid $$;
-    CREATE PUBLICATION realtime FOR ALL TABLES;
-    SELECT pg_create_logical_replication_slot('s', 'pgoutput');";
+    CREATE PUBLICATION realtime FOR ALL TABLES;";
 
 /// Name, columns, values for `n`, and what is said of its policy.
 const TABLES: [(&str, &str, &str, &str); 4] = [
@@ -52,6 +51,9 @@ async fn main() -> Result<()> {
     let postgres = Postgres::start().await?;
     let admin = postgres.connect("postgres", "postgres").await?;
     admin.batch_execute(SQL).await?;
+    admin
+        .batch_execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
+        .await?;
     let url = postgres.url("checker", "postgres");
     let connector = Connector::new(move || {
         let url = url.clone();
