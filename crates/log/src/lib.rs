@@ -18,6 +18,28 @@
 //!   without a commit is over.
 //! - Memory: the queue to the disk (a setting), one batch of the appender's, 24 bytes per 32 KiB on
 //!   disk, the shapes that stand in the segments. A reader holds nothing between two calls.
+//!
+//! # Why plain files
+//!
+//! Measured beside three engines: batches of 1,000 changes of 205 to 215 bytes, one run each, two
+//! busy cores, about 3 ms for an fdatasync. Thousands of changes per second; the engines were given
+//! bytes, this crate decoded changes (`examples/figures.rs` prints its line).
+//!
+//! | | sync of each batch | not waited for | read in order |
+//! |---|---|---|---|
+//! | this crate | 190 | 1,470 (a sync each 10 ms) | 1,180; passed over 10,700 |
+//! | bare file | 270 to 360 | 3,300 (a sync at the end) | |
+//! | commitlog 0.2 | 310 | 1,300 (a sync at the end) | 6,000 to 14,500 |
+//! | redb 4.5 | 190 to 220 | 380 (a sync at the end) | 2,900 to 9,100 |
+//! | fjall 3.1 | 210 to 230 | 330 to 420 (a sync at the end) | 840 to 2,730 |
+//!
+//! Whoever waits for the disk gets the disk's speed from all of them. The pipeline doesn't wait: what
+//! counts is its own time, 60 to 180 ns per change here, over 2,000 ns in the two key-value engines,
+//! which sort and index what is only ever appended and read in order. commitlog is a log and comes
+//! near (770 ns), but opens a torn file without looking, drops nothing by age or size, and has one
+//! owner for writing and reading. What is most of this crate would stand on top of any of them:
+//! shapes, epochs, commits and the half transactions after them, retention, readers beside a writer
+//! that waits for a full disk.
 
 mod block;
 mod config;
