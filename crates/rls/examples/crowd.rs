@@ -114,6 +114,7 @@ fn question(change: &Change) -> Question {
         version: Version::New,
         xid: Some(change.xid),
         viewers: Vec::new(),
+        among: None,
     }
 }
 

@@ -96,6 +96,7 @@ fn batch(changes: &[Change], images: usize, viewers: usize) -> Batch {
         version: Version::New,
         xid: Some(change.xid),
         viewers: (0..viewers as u32).collect(),
+        among: None,
     };
     let viewer = |n: usize| Viewer {
         role: "authenticated".into(),

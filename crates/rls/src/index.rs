@@ -141,8 +141,9 @@ impl Index {
         self.odd.iter().copied()
     }
 
-    /// The viewers that see the row (by the table's columns).
-    pub(crate) fn find(&self, row: &[Cell<'_>]) -> Vec<u32> {
+    /// The viewers that see the row (by the table's columns); of `among` only (growing), if there is
+    /// that.
+    pub(crate) fn find(&self, row: &[Cell<'_>], among: Option<&[u32]>) -> Vec<u32> {
         let Ok(formula) = &self.prepared.formula else {
             return Vec::new();
         };
@@ -158,11 +159,27 @@ impl Index {
             candidates.dedup();
         }
         let members = candidates.iter().filter_map(|id| self.groups.get(id));
-        let seeing =
-            members.filter(|members| formula.holds(row, &members.group.values) == Some(true));
-        seeing
-            .flat_map(|members| members.viewers.iter().copied())
-            .collect()
+        let sees = |members: &&Members| formula.holds(row, &members.group.values) == Some(true);
+        let Some(among) = among else {
+            let seeing = members.filter(sees);
+            return seeing
+                .flat_map(|members| members.viewers.iter().copied())
+                .collect();
+        };
+        let viewers: usize = members.clone().map(|members| members.viewers.len()).sum();
+        if viewers < among.len() {
+            let seeing = members.filter(sees);
+            let viewers = seeing.flat_map(|members| members.viewers.iter().copied());
+            return viewers
+                .filter(|viewer| among.binary_search(viewer).is_ok())
+                .collect();
+        }
+        let seeing = among.iter().copied().filter(|viewer| {
+            let group = self.group_of.get(viewer);
+            let members = group.and_then(|id| self.groups.get(id));
+            members.is_some_and(|members| sees(&members))
+        });
+        seeing.collect()
     }
 }
 
@@ -306,6 +323,7 @@ mod tests {
                 }
             }
         }
+        let all: Vec<u32> = (0..200).collect();
         let not = |formula| Not(Box::new(formula));
         for formula in [
             Equal(0, 0),
@@ -337,7 +355,7 @@ mod tests {
                 for second in [Cell::Null, Cell::Text(b"b")] {
                     for third in [Cell::Text(b"t"), Cell::Text(b"f")] {
                         let row = [first, second, third];
-                        let mut found = index.find(&row);
+                        let mut found = index.find(&row, None);
                         found.sort_unstable();
                         let seeing = groups
                             .iter()
@@ -348,6 +366,13 @@ mod tests {
                             .collect();
                         expected.sort_unstable();
                         assert_eq!(found, expected, "{formula:?} {row:?}");
+                        for among in [&[][..], &[3], &[0, 5, 101, 106, 500], &all] {
+                            let mut found = index.find(&row, Some(among));
+                            found.sort_unstable();
+                            let expected = expected.iter().filter(|one| among.contains(one));
+                            let expected: Vec<u32> = expected.copied().collect();
+                            assert_eq!(found, expected, "{formula:?} {row:?} {among:?}");
+                        }
                     }
                 }
             }

@@ -126,6 +126,18 @@ impl Roster {
             .collect()
     }
 
+    /// Those of a role who watch the table of a question, and are to have an answer.
+    pub(crate) fn concerned(&self, question: &crate::Question, role: &str) -> Vec<u32> {
+        let shape = question.row.shape();
+        let Some(among) = &question.among else {
+            return self.members(shape, role).into_iter().collect();
+        };
+        let lists = self.lists(shape).filter_map(|members| members.get(role));
+        let lists: Vec<_> = lists.collect();
+        let watches = |viewer: &u32| lists.iter().any(|members| members.contains_key(viewer));
+        among.iter().copied().filter(watches).collect()
+    }
+
     /// What a change of the table was shown to at most, of those judged together.
     pub(crate) fn note(&mut self, relation: u32, viewers: usize) {
         if self.busiest.len() >= INDEXES_MAX {

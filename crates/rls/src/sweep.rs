@@ -64,6 +64,11 @@ impl PostgresCheck {
         wants: &Wants<'_>,
         unseen: &HashSet<Xid>,
     ) -> Result<Vec<Vec<Sighting>>, Again> {
+        let concerned = |at: usize, viewer: u32| {
+            let question: Option<&Question> = questions.get(at);
+            question.is_some_and(|question| question.concerns(viewer)) && wants(at, viewer)
+        };
+        let wants: &Wants<'_> = &concerned;
         let ways = self.ways(questions).await?;
         let mut sweep = Sweep::default();
         let mut confirmed = HashSet::new();
@@ -125,7 +130,11 @@ impl PostgresCheck {
         self.counters().verdicts(Tier::Index, true, visible);
         sweep.asking.enter(&answers, &mut self.roster, &mut found);
         let mut busiest: HashMap<u32, usize> = HashMap::new();
-        for (question, sightings) in questions.iter().zip(&found) {
+        for (question, sightings) in questions.iter().zip(&mut found) {
+            // Statements for all, and for groups, answer for more than are concerned.
+            if question.among.is_some() {
+                sightings.retain(|sighting| question.concerns(sighting.viewer));
+            }
             let most = busiest.entry(question.row.shape().id.0).or_default();
             *most = (*most).max(sightings.len());
         }
@@ -186,10 +195,7 @@ impl PostgresCheck {
 
     fn look_up(&mut self, question: &Question, rules: &Rules, way: &Way) -> Look {
         let shape = question.row.shape();
-        let everybody = |check: &PostgresCheck| {
-            let members = check.roster.members(shape, &rules.role);
-            members.into_iter().collect()
-        };
+        let everybody = |check: &PostgresCheck| check.roster.concerned(question, &rules.role);
         match way {
             Way::Nobody => Look::Seen(Vec::new()),
             Way::Everybody => Look::Seen(everybody(self)),
@@ -199,7 +205,10 @@ impl PostgresCheck {
                 let found = self.roster.index(shape, rules).and_then(|index| {
                     let formula = index.prepared.formula.as_ref().ok()?;
                     let cells: Vec<Cell> = rules.cells_for(formula, &question.row)?;
-                    Some(Look::Both(index.find(&cells), index.odd().collect()))
+                    Some(Look::Both(
+                        index.find(&cells, question.among.as_deref()),
+                        index.odd().collect(),
+                    ))
                 });
                 found.unwrap_or(Look::Groups)
             }

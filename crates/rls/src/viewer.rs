@@ -43,6 +43,17 @@ pub struct Question {
     pub xid: Option<Xid>,
     /// Indexes into [`Batch::viewers`], of those only that want this row judged.
     pub viewers: Vec<u32>,
+    /// The numbers of the watching viewers that [`RowCheck::sweep`] is to answer for, growing, each
+    /// once; `None`: all.
+    pub among: Option<Arc<[u32]>>,
+}
+
+impl Question {
+    /// Whether a watching viewer is to have an answer.
+    pub fn concerns(&self, viewer: u32) -> bool {
+        let among = self.among.as_ref();
+        among.is_none_or(|among| among.binary_search(&viewer).is_ok())
+    }
 }
 
 /// Questions that are answered together, in one round trip where possible.

@@ -85,22 +85,47 @@ impl Plan {
                 .collect();
         } else {
             let xid = planned.change.xid;
-            planned.new = self.ask(planned.change.new(), Version::New, xid);
-            planned.old = self.ask(planned.change.old(), Version::Old, xid);
+            planned.new = self.ask(planned.change.new(), Version::New, xid, audience);
+            planned.old = self.ask(planned.change.old(), Version::Old, xid, audience);
         }
         self.bytes += planned.change.size_bytes();
-        self.pairs += cost.max(planned.groups.len());
+        self.pairs += match self.asked_of(&planned) {
+            Some(candidates) => cost.min(candidates),
+            None => cost.max(planned.groups.len()),
+        };
         self.changes.push(planned);
     }
 
-    fn ask(&mut self, row: Option<&Row>, version: Version, xid: Xid) -> Option<usize> {
+    /// Whoever can't have a filter that selects the row is not asked about: the row would be out of
+    /// its sight, whatever the answer.
+    fn ask(
+        &mut self,
+        row: Option<&Row>,
+        version: Version,
+        xid: Xid,
+        audience: &Audience,
+    ) -> Option<usize> {
+        let row = row?;
         self.questions.push(Question {
-            row: row?.clone(),
+            row: row.clone(),
             version,
             xid: Some(xid),
             viewers: Vec::new(),
+            among: audience.candidates(row),
         });
         Some(self.questions.len() - 1)
+    }
+
+    /// How many viewers the questions about a change are about, if they name them.
+    fn asked_of(&self, planned: &Planned) -> Option<usize> {
+        let asked = [planned.new, planned.old].into_iter().flatten();
+        let mut asked = asked
+            .filter_map(|question| self.questions.get(question))
+            .peekable();
+        asked.peek()?;
+        asked
+            .map(|question| question.among.as_ref().map(|among| among.len()))
+            .sum()
     }
 
     /// Whether one of the viewer's subscriptions selects the row that a question is about.

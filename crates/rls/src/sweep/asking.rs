@@ -92,6 +92,7 @@ impl Asking {
             version: question.version,
             xid: question.xid,
             viewers,
+            among: None,
         });
     }
 

@@ -98,6 +98,7 @@ async fn only_who_asked_is_answered() -> Result<()> {
         version: Version::New,
         xid: None,
         viewers: viewers.to_vec(),
+        among: None,
     };
     let batch = Batch {
         viewers,

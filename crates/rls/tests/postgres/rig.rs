@@ -195,6 +195,7 @@ pub(crate) fn batch(changes: &[Change], viewers: &[Viewer]) -> Batch {
                     version,
                     xid: Some(change.xid),
                     viewers: everybody.clone(),
+                    among: None,
                 });
             }
         }

@@ -15,6 +15,7 @@ async fn sweep(check: &mut PostgresCheck, changes: &[Change]) -> Vec<BTreeSet<u3
         version: Version::New,
         xid: Some(change.xid),
         viewers: Vec::new(),
+        among: None,
     };
     let questions: Vec<Question> = changes.iter().map(question).collect();
     let found = check.sweep(&questions, &|_, _| true).await;

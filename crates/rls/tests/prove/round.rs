@@ -396,6 +396,7 @@ fn question(item: &Item, viewers: Vec<u32>) -> Question {
         version: item.version,
         xid: Some(item.xid),
         viewers,
+        among: None,
     }
 }
 

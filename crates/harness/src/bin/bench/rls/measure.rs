@@ -74,5 +74,6 @@ fn question(change: &Change) -> Result<Question> {
         version: Version::New,
         xid: Some(change.xid),
         viewers: Vec::new(),
+        among: None,
     })
 }
