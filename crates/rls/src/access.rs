@@ -51,6 +51,8 @@ pub enum Denial {
     FilterColumn,
     #[error("nothing in the schema is published and readable")]
     NothingInSchema,
+    #[error("realtime.messages carries what is sent to channels; join the channel")]
+    Messages,
 }
 
 impl AccessError {
@@ -125,6 +127,10 @@ impl Access {
             .any(|name| name.contains('\0'))
         {
             return Err(AccessError::Denied(Denial::Missing));
+        }
+        // Private channels' messages are for their members, judged with the topic in force.
+        if names == ["realtime", "messages"] {
+            return Err(AccessError::Denied(Denial::Messages));
         }
         let rows = self
             .query(

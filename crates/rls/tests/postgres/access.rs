@@ -53,6 +53,7 @@ async fn who_may_subscribe_to_what() -> Result<()> {
         ("anon", "app", "do\0cs", &[], Err(Denial::Missing)),
         ("anon", "app", "plain", &[], Err(Denial::NotPublished)),
         ("anon", "nowhere", "docs", &[], Err(Denial::Missing)),
+        ("anon", "realtime", "messages", &[], Err(Denial::Messages)),
         (
             "anon",
             "pg_catalog",
