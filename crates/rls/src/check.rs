@@ -24,6 +24,7 @@ use crate::run::Front;
 use crate::session::{SILENCE, Share, Slot};
 use crate::set::{self, SetJob};
 use crate::snapshot::PgSnapshot;
+use crate::unit::Unit;
 use crate::{
     Answers, Batch, CheckConfig, ConnectError, Counters, Question, RowCheck, Sighting, Tier,
     Verdict, Viewer, Wants,
@@ -42,6 +43,9 @@ pub struct PostgresCheck {
     /// Statements for many viewers that failed, by the projection's id: not tried again for a while.
     paused: HashMap<u64, Instant>,
 }
+
+/// Viewers whose claims one call of `prepare` computes.
+const PREPARED_MAX: usize = 200;
 
 /// Times that a batch is begun anew because the catalogue changes under it.
 const ATTEMPTS_MAX: usize = 10;
@@ -120,7 +124,7 @@ impl PostgresCheck {
                             .iter()
                             .map(|question| question.viewers.len());
                         self.deny(verdicts.sum(), kind);
-                        return Answers::hidden(batch);
+                        return Answers::all(batch, Verdict::Unjudged);
                     }
                 }
             }
@@ -139,7 +143,7 @@ impl PostgresCheck {
                 Err(again) => {
                     if let Some(kind) = self.try_again(&mut tries, again, questions).await {
                         self.deny(questions.len(), kind);
-                        return vec![Vec::new(); questions.len()];
+                        return self.roster.everybody(questions);
                     }
                 }
             }
@@ -180,6 +184,7 @@ impl PostgresCheck {
     }
 
     fn deny(&self, verdicts: usize, kind: &str) {
+        self.counters.unjudged(verdicts as u64);
         self.counters.errors(kind, verdicts);
         warn!(
             kind,
@@ -352,7 +357,10 @@ impl PostgresCheck {
             .map_err(|_| Again::Disconnected)?;
         let patience = self.config.statement_timeout * 40 + SILENCE;
         match timeout(patience, projection::complete(lane, projection, &unknown)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(computed)) => {
+                self.counters.projected(computed);
+                Ok(())
+            }
             _ => {
                 slot.give_up();
                 Err(Again::Disconnected)
@@ -471,11 +479,34 @@ impl PostgresCheck {
                 self.counters.unknown(1);
                 answers.set(ask.question, ask.nth, Verdict::Unknown);
             }
-            for (unit, failure) in report.failed {
-                self.reporter.failed(&unit, &failure);
+            for (unit, failure) in &report.failed {
+                self.reporter.failed(unit, failure);
+                if failure.leaves_open() {
+                    self.leave_open(unit, answers);
+                }
+            }
+            for (unit, failure) in &report.abandoned {
+                self.reporter.failed(unit, failure);
+                self.leave_open(unit, answers);
             }
         }
         tiers
+    }
+
+    fn leave_open(&self, unit: &Unit<'_>, answers: &mut Answers) {
+        self.counters.unjudged(unit.asks.len() as u64);
+        for ask in &unit.asks {
+            answers.set(ask.question, ask.nth, Verdict::Unjudged);
+        }
+    }
+
+    /// The table of this name, if it is there.
+    async fn relation(&mut self, schema: &str, table: &str) -> Option<u32> {
+        let lane = self.slots.first_mut()?.open(&self.config).await.ok()?;
+        let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = $1 AND c.relname = $2";
+        let row = lane.client.query_opt(sql, &[&schema, &table]).await.ok()?;
+        row?.try_get(0).ok()
     }
 }
 
@@ -502,6 +533,21 @@ impl RowCheck for PostgresCheck {
         }
         self.counters.batch();
         self.judge_sweep(questions, wants).await
+    }
+
+    async fn prepare(&mut self) -> bool {
+        let Some(portion) = self.roster.unprepared(PREPARED_MAX) else {
+            return false;
+        };
+        let Some(relation) = self.relation(&portion.schema, &portion.table).await else {
+            return true; // what fails is done when it is needed
+        };
+        for (role, viewers) in portion.viewers {
+            if let Ok((rules, _)) = self.rules_of(relation, &role).await {
+                let _ = self.project(&rules, viewers.iter()).await;
+            }
+        }
+        true
     }
 
     fn cost(&self, shape: &Shape) -> usize {

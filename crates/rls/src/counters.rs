@@ -31,6 +31,8 @@ pub struct Counters {
     micros: [AtomicU64; TIERS],
     batches: AtomicU64,
     unknown: AtomicU64,
+    unjudged: AtomicU64,
+    projected: AtomicU64,
     refused: AtomicU64,
     reloads: AtomicU64,
     waits: AtomicU64,
@@ -53,6 +55,11 @@ pub struct Counts {
     pub batches: u64,
     /// Verdicts that could not be reached because the image lacks what the policies read.
     pub unknown: u64,
+    /// Verdicts that nobody knows, because the check itself failed; a batch that failed as a whole
+    /// counts one for each question. They are among the errors, too.
+    pub unjudged: u64,
+    /// Times that it was computed what a table's policies make of a viewer's claims.
+    pub projected: u64,
     /// Verdicts for roles that are refused.
     pub refused: u64,
     /// Times that policies or grants had changed and the batch was judged again.
@@ -88,6 +95,8 @@ impl Counters {
             set: tier(Tier::Set),
             batches: load(&self.batches),
             unknown: load(&self.unknown),
+            unjudged: load(&self.unjudged),
+            projected: load(&self.projected),
             refused: load(&self.refused),
             reloads: load(&self.reloads),
             waits: load(&self.waits),
@@ -111,6 +120,14 @@ impl Counters {
 
     pub(crate) fn unknown(&self, count: u64) {
         self.unknown.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unjudged(&self, count: u64) {
+        self.unjudged.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn projected(&self, count: u64) {
+        self.projected.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn refused(&self, count: u64) {

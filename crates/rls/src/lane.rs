@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Error, Statement};
 use crate::catalogue;
 use crate::connector::ConnectError;
 use crate::rules::{Rules, Standing};
+use crate::run::is_of_the_moment;
 use crate::search_path;
 use crate::snapshot::PgSnapshot;
 use crate::unit::{Mode, Unit};
@@ -53,6 +54,17 @@ pub(crate) enum Failure {
     /// The policies changed who they run as.
     Escaped,
     Disconnected,
+}
+
+impl Failure {
+    /// Whether nobody knows what the verdicts would have been, rather than that the policies fail.
+    pub(crate) fn leaves_open(&self) -> bool {
+        match self {
+            Failure::Sql(code) => is_of_the_moment(code),
+            Failure::Escaped => false,
+            Failure::Disconnected => true,
+        }
+    }
 }
 
 /// The digests of some (table, role) pairs and the moment they were read.
@@ -163,6 +175,11 @@ impl Lane {
         let key = (unit.rules.id, unit.mode.clone());
         if !self.checks.contains_key(&key) {
             let prepared = self.prepare_check(unit).await?;
+            if let Err(code) = &prepared
+                && is_of_the_moment(code)
+            {
+                return Err(Failure::Sql(code.clone()));
+            }
             if self.checks.len() >= CHECKS_MAX {
                 self.checks.clear();
             }

@@ -55,6 +55,7 @@ pub(crate) struct PlanCounts {
     visible: u64,
     hidden: u64,
     unknown: u64,
+    unjudged: u64,
     refused: u64,
     index_visible: u64,
     index_hidden: u64,
@@ -172,13 +173,14 @@ impl<'a> Plan<'a> {
         closed: bool,
     ) {
         if closed {
-            return self.error("timeout");
+            return self.open(place, "timeout");
         }
         let Some(question) = self.batch.questions.get(place.0) else {
             return;
         };
         let Some(image) = self.image(place.0, rules) else {
-            return self.error("encoding");
+            *self.counts.errors.entry("encoding").or_default() += 1;
+            return;
         };
         let ask = Ask {
             question: place.0,
@@ -216,7 +218,7 @@ impl<'a> Plan<'a> {
             .and_then(|question| question.xid);
         if let Some(xid) = xid.filter(|_| policies.reaches_out || mode != Mode::Image) {
             if self.unseen.contains(&xid) {
-                return self.error("visibility");
+                return self.open((ask.question, ask.nth), "visibility");
             }
             self.xids.insert(xid);
         }
@@ -240,7 +242,10 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn error(&mut self, kind: &'static str) {
+    /// Nobody knows.
+    fn open(&mut self, place: (usize, usize), kind: &'static str) {
+        self.answers.set(place.0, place.1, Verdict::Unjudged);
+        self.counts.unjudged += 1;
         *self.counts.errors.entry(kind).or_default() += 1;
     }
 }
@@ -266,6 +271,7 @@ impl PlanCounts {
         counters.verdicts(Tier::Index, true, self.index_visible);
         counters.verdicts(Tier::Index, false, self.index_hidden);
         counters.unknown(self.unknown);
+        counters.unjudged(self.unjudged);
         counters.refused(self.refused);
         for (kind, verdicts) in &self.errors {
             counters.errors(kind, *verdicts);

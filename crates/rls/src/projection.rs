@@ -167,12 +167,12 @@ fn is_json(claims: &str) -> bool {
 }
 
 /// Computes what is not known yet of these viewers, all of the projection's role.
-/// `Err`: the session has ended.
+/// How many were computed. `Err`: the session has ended.
 pub(crate) async fn complete(
     lane: &mut Lane,
     projection: &Projection,
     viewers: &[&Viewer],
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let mut wanted: HashMap<&str, &Viewer> = HashMap::new();
     for viewer in viewers {
         if projection.group(&viewer.claims).is_none() {
@@ -181,13 +181,13 @@ pub(crate) async fn complete(
     }
     let wanted: Vec<&Viewer> = wanted.into_values().collect();
     let Some(first) = wanted.first() else {
-        return Ok(());
+        return Ok(0);
     };
     let Some(statement) = statement(lane, projection, first).await? else {
-        return Ok(());
+        return Ok(0);
     };
     let Some(prepared) = projection.prepared() else {
-        return Ok(());
+        return Ok(0);
     };
     for chunk in wanted.chunks(CHUNK) {
         let found = match transaction(lane, &statement, chunk).await {
@@ -203,7 +203,7 @@ pub(crate) async fn complete(
             projection.enter(&viewer.claims, Some(values), &prepared.types);
         }
     }
-    Ok(())
+    Ok(wanted.len() as u64)
 }
 
 async fn one_by_one(

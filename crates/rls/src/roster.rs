@@ -1,13 +1,13 @@
 //! Who watches which table, so that nobody has to be named again for every change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use walcast_change::Shape;
 
-use crate::Viewer;
 use crate::index::Index;
 use crate::rules::Rules;
+use crate::{Question, Sighting, Verdict, Viewer};
 
 /// The watching viewers. Bounded by who calls [`Roster::watch`]: one entry for each call.
 #[derive(Debug, Default)]
@@ -18,6 +18,17 @@ pub(crate) struct Roster {
     indexes: HashMap<(u32, Arc<str>), Entry>,
     /// By table, the most viewers that one of its last changes was shown to.
     busiest: HashMap<u32, usize>,
+    /// Who has begun to watch a table, first come first. What is left out is done when it is needed.
+    unprepared: VecDeque<(u32, Arc<str>, Arc<str>)>,
+}
+
+/// Some who watch a table, and whose claims have not been looked at.
+#[derive(Debug)]
+pub(crate) struct Portion {
+    pub(crate) schema: Arc<str>,
+    pub(crate) table: Arc<str>,
+    /// By role.
+    pub(crate) viewers: HashMap<Arc<str>, Vec<Viewer>>,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +51,7 @@ struct Entry {
 
 /// Indexes kept. More, and all are made anew.
 const INDEXES_MAX: usize = 10_000;
+const UNPREPARED_MAX: usize = 100_000;
 
 impl Roster {
     pub(crate) fn watch(
@@ -54,6 +66,15 @@ impl Roster {
             .entry(number)
             .or_insert_with(|| (viewer.clone(), 0));
         *uses += 1;
+        if let Some(table) = table
+            && self.unprepared.len() < UNPREPARED_MAX
+        {
+            let (schema, table) = match self.unprepared.back() {
+                Some((_, s, t)) if **s == *schema && **t == *table => (s.clone(), t.clone()),
+                _ => (schema.into(), table.into()),
+            };
+            self.unprepared.push_back((number, schema, table));
+        }
         let members = self.members_mut(schema, table);
         let members = members.entry(viewer.role.clone()).or_default();
         *members.entry(number).or_default() += 1;
@@ -105,6 +126,47 @@ impl Roster {
                 entry.index.remove(number);
             }
         }
+    }
+
+    /// Some of those who have begun to watch a table, each given out once. `None`: there are none.
+    pub(crate) fn unprepared(&mut self, max: usize) -> Option<Portion> {
+        let (_, schema, table) = self.unprepared.front()?.clone();
+        let mut viewers: HashMap<Arc<str>, Vec<Viewer>> = HashMap::new();
+        for _ in 0..max {
+            let next = self.unprepared.front();
+            if !next.is_some_and(|(_, s, t)| *s == schema && *t == table) {
+                break;
+            }
+            let number = self.unprepared.pop_front().map(|(number, ..)| number);
+            if let Some(viewer) = number.and_then(|number| self.viewer(number)) {
+                let viewer = viewer.clone();
+                viewers.entry(viewer.role.clone()).or_default().push(viewer);
+            }
+        }
+        Some(Portion {
+            schema,
+            table,
+            viewers,
+        })
+    }
+
+    /// All who watch, at each table's first question: nobody knows what they would have seen.
+    pub(crate) fn everybody(&self, questions: &[Question]) -> Vec<Vec<Sighting>> {
+        let mut told = HashSet::new();
+        let sightings = questions.iter().map(|question| {
+            let shape = question.row.shape();
+            if !told.insert(shape.id.0) {
+                return Vec::new();
+            }
+            let all = self.lists(shape).flat_map(HashMap::values);
+            let all: HashSet<u32> = all.flat_map(|members| members.keys().copied()).collect();
+            let sighting = |viewer| Sighting {
+                viewer,
+                verdict: Verdict::Unjudged,
+            };
+            all.into_iter().map(sighting).collect()
+        });
+        sightings.collect()
     }
 
     pub(crate) fn viewer(&self, number: u32) -> Option<&Viewer> {

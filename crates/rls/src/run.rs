@@ -28,6 +28,8 @@ pub(crate) struct Front<'f> {
 pub(crate) struct Report<'a> {
     pub(crate) judged: Vec<(Unit<'a>, Vec<bool>)>,
     pub(crate) failed: Vec<(Unit<'a>, Failure)>,
+    /// Some of their images fail, and which was not looked for any longer.
+    pub(crate) abandoned: Vec<(Unit<'a>, Failure)>,
     /// Could not be judged from what there is.
     pub(crate) unknown: Vec<Ask>,
     /// The front did not hold: nothing of this counts.
@@ -131,6 +133,13 @@ fn is_lost_statement(code: &SqlState) -> bool {
     *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::FEATURE_NOT_SUPPORTED
 }
 
+/// Another time it may go well: a timeout, a lock, a deadlock, a lack of memory or disk.
+pub(crate) fn is_of_the_moment(code: &SqlState) -> bool {
+    let classes = ["08", "40", "53", "57", "58"];
+    *code == SqlState::LOCK_NOT_AVAILABLE
+        || classes.iter().any(|class| code.code().starts_with(class))
+}
+
 /// All images at once would fail the same way, whatever their values.
 fn is_of_the_statement(code: &SqlState) -> bool {
     let codes = [
@@ -210,7 +219,7 @@ impl<'a> Share<'a> {
 
     fn failed(&mut self, unit: Unit<'a>, failure: Failure) {
         let divisible = match &failure {
-            Failure::Sql(code) => *code != SqlState::QUERY_CANCELED && !is_of_the_statement(code),
+            Failure::Sql(code) => !is_of_the_moment(code) && !is_of_the_statement(code),
             Failure::Escaped | Failure::Disconnected => false,
         };
         let affordable = self.retries < RETRIES_MAX && Instant::now() < self.deadline;
@@ -218,6 +227,8 @@ impl<'a> Share<'a> {
             self.retries += 2;
             let (first, second) = unit.halves();
             self.queue.extend([first, second]);
+        } else if unit.asks.len() > 1 && divisible {
+            self.report.abandoned.push((unit, failure));
         } else {
             self.report.failed.push((unit, failure));
         }

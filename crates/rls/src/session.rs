@@ -78,6 +78,7 @@ impl Share<'_> {
             self.enter_timeouts(&report);
             whole.judged.extend(report.judged);
             whole.failed.extend(report.failed);
+            whole.abandoned.extend(report.abandoned);
             whole.unknown.extend(report.unknown);
             let left = match report.left {
                 None => return Some(whole),

@@ -67,8 +67,11 @@ pub struct Batch {
 /// What a viewer may see of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing: by the policies or privileges, or because the check failed.
+    /// Nothing: by the policies or privileges, or because the policies fail for the row.
     Hidden,
+    /// Nothing, and nobody knows whether rightly: the check itself failed (no session, a lock, a
+    /// timeout, a transaction that does not become visible). What the viewer is shown has a gap.
+    Unjudged,
     /// Nothing: Postgres did not send enough of the row for its policies to be judged.
     Unknown,
     /// These columns (positions in the row's shape).
@@ -86,6 +89,10 @@ pub struct Answers {
 impl Answers {
     /// Nothing is visible yet.
     pub fn hidden(batch: &Batch) -> Answers {
+        Answers::all(batch, Verdict::Hidden)
+    }
+
+    pub(crate) fn all(batch: &Batch, verdict: Verdict) -> Answers {
         let mut starts = Vec::with_capacity(batch.questions.len() + 1);
         let mut total = 0;
         for question in &batch.questions {
@@ -95,7 +102,7 @@ impl Answers {
         starts.push(total);
         Answers {
             starts,
-            verdicts: vec![Verdict::Hidden; total],
+            verdicts: vec![verdict; total],
         }
     }
 
@@ -103,7 +110,7 @@ impl Answers {
     pub fn get(&self, question: usize, nth: usize) -> Option<&Arc<ColumnSet>> {
         match self.verdict(question, nth) {
             Verdict::Visible(columns) => Some(columns),
-            Verdict::Hidden | Verdict::Unknown => None,
+            Verdict::Hidden | Verdict::Unjudged | Verdict::Unknown => None,
         }
     }
 
@@ -153,13 +160,22 @@ pub trait RowCheck: Send {
     fn unwatch(&mut self, number: u32, schema: &str, table: Option<&str>);
 
     /// For each question those of the watching viewers who see the row, or for whom it is not
-    /// known; each once. [`Question::viewers`] is not read. `wants` is asked where each viewer costs
+    /// known ([`Verdict::Unknown`], [`Verdict::Unjudged`]); each once. If nothing could be judged at
+    /// all, [`Verdict::Unjudged`] stands at each table's first question only, for all who watch it.
+    /// [`Question::viewers`] is not read. `wants` is asked where each viewer costs
     /// something; who does not want an answer may get one.
     fn sweep(
         &mut self,
         questions: &[Question],
         wants: &Wants<'_>,
     ) -> impl Future<Output = Vec<Vec<Sighting>>> + Send;
+
+    /// Does a portion of what a viewer's first change would have to wait for (what the policies make
+    /// of its claims: some 10 ms a call). To be called between two batches while it says true: there
+    /// was something to do. Leaving it out changes no verdict.
+    fn prepare(&mut self) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
 
     /// How many viewers one change of the table costs something, about.
     fn cost(&self, shape: &Shape) -> usize;

@@ -9,6 +9,7 @@ mod groups;
 mod key;
 mod literal;
 mod migrations;
+mod open;
 mod poison;
 mod rig;
 mod roles;

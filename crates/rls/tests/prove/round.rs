@@ -289,7 +289,7 @@ impl<'f> Round<'f> {
             self.figures.unknown += 1;
             return;
         }
-        if expected && verdict == Verdict::Hidden {
+        if expected && matches!(verdict, Verdict::Hidden | Verdict::Unjudged) {
             verdict = self.alone(item, viewer).await;
             self.figures.given_up += usize::from(verdict != Verdict::Hidden);
         }
@@ -297,7 +297,7 @@ impl<'f> Round<'f> {
             .columns
             .get(&(item.table, self.viewers[viewer].role.to_string()));
         let right = match &verdict {
-            Verdict::Hidden => !expected,
+            Verdict::Hidden | Verdict::Unjudged => !expected,
             Verdict::Unknown => false,
             Verdict::Visible(columns_seen) => {
                 (expected || evaluated)
