@@ -11,8 +11,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use walcast_auth::Verifier;
 use walcast_change::{Decoder, Position, Types};
-use walcast_hub::{Closing, ConnectionLimits, Connections};
-use walcast_rls::{Access, CheckConfig, Connector, PostgresCheck};
+use walcast_hub::{ChannelLimits, Closing, ConnectionLimits, Connections};
+use walcast_rls::{
+    Access, CheckConfig, Connector, PostgresCheck, ReadLimits, ReaderBounds, TableReader,
+};
 use walcast_source::{LostSlot, SlotKind, SlotName, Source, SourceConfig, connect_sql};
 
 use crate::describe::{Describe, watch_events};
@@ -32,6 +34,7 @@ use crate::replay::{Replay, Replayer};
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
 use crate::shared::{SessionSettings, Shared};
 use crate::socket::SocketSettings;
+use crate::snapshot::Snapshots;
 use crate::sockets::Sockets;
 
 /// Why the server can't run; each says what to do.
@@ -142,6 +145,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         bytes_max: config.batch_bytes_max,
     };
     let log = kept.map(|kept| kept.log);
+    let bounds = ReaderBounds {
+        readings_max: config.snapshots_max,
+        ..ReaderBounds::default()
+    };
+    let reader = TableReader::new(check_config.clone(), bounds);
     let replay = match &log {
         None => Replay::none(),
         Some(log) => Replayer {
@@ -158,12 +166,27 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         cursor: journal.last(),
         epoch: journal.epoch(),
     });
+    let snapshots = Snapshots {
+        reader,
+        describe: tokio::sync::Mutex::new(Describe::new(
+            database_url.clone(),
+            events_watched.clone(),
+        )),
+        limits: ReadLimits {
+            rows_max: config.snapshot_rows_max as u64,
+            bytes_max: config.snapshot_bytes_max as u64,
+            time_max: config.snapshot_timeout,
+        },
+        published: published.subscribe(),
+        orders: orders.clone(),
+    };
     let session_settings = session_settings(&config);
     let shared = Shared::new(
         verifier,
         access,
         orders,
         replay,
+        Arc::new(snapshots),
         connections,
         metrics.clone(),
         session_settings,
@@ -286,11 +309,28 @@ pub(crate) fn check_config(config: &Config) -> Result<CheckConfig, ServeError> {
     Ok(check)
 }
 
+fn channel_limits(config: &Config) -> ChannelLimits {
+    ChannelLimits {
+        topics_max: config.topics_max,
+        topic_bytes_max: config.topic_bytes_max,
+        channels_per_connection_max: config.channels_per_connection_max,
+        members_per_topic_max: config.members_per_topic_max,
+        broadcast_bytes_max: config.broadcast_bytes_max,
+        event_bytes_max: config.event_bytes_max,
+        presence_key_bytes_max: config.presence_key_bytes_max,
+        presence_meta_bytes_max: config.presence_meta_bytes_max,
+        presence_keys_per_topic_max: config.presence_keys_per_topic_max,
+        presence_metas_per_topic_max: config.presence_metas_per_topic_max,
+        presence_bytes_per_topic_max: config.presence_bytes_per_topic_max,
+    }
+}
+
 fn session_settings(config: &Config) -> SessionSettings {
     SessionSettings {
         subscriptions_max: config.subscriptions_per_connection_max,
         messages_per_minute_max: u32::try_from(config.messages_per_minute_max).unwrap_or(u32::MAX),
         outbox_bytes_max: config.outbox_bytes_max,
+        channels: channel_limits(config),
         idle_timeout: config.idle_timeout,
         ping_interval: config.ping_interval,
         handshake_timeout: config.handshake_timeout,

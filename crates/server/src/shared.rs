@@ -11,6 +11,7 @@ use walcast_rls::Access;
 use crate::metrics::Metrics;
 use crate::order::Orders;
 use crate::replay::Replay;
+use crate::snapshot::Snapshots;
 use crate::voice::Dialects;
 
 pub(crate) struct Shared {
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) access: Access,
     pub(crate) orders: Orders,
     pub(crate) replay: Replay,
+    pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) metrics: Arc<Metrics>,
@@ -30,6 +32,7 @@ pub(crate) struct SessionSettings {
     pub(crate) subscriptions_max: usize,
     pub(crate) messages_per_minute_max: u32,
     pub(crate) outbox_bytes_max: usize,
+    pub(crate) channels: ChannelLimits,
     pub(crate) idle_timeout: Duration,
     pub(crate) ping_interval: Duration,
     pub(crate) handshake_timeout: Duration,
@@ -45,6 +48,7 @@ impl Shared {
         access: Access,
         orders: Orders,
         replay: Replay,
+        snapshots: Arc<Snapshots>,
         connections: Arc<Connections>,
         metrics: Arc<Metrics>,
         settings: SessionSettings,
@@ -55,8 +59,9 @@ impl Shared {
             access,
             orders,
             replay,
+            snapshots,
             connections,
-            channels: Channels::new(ChannelLimits::default(), Arc::new(Dialects)),
+            channels: Channels::new(settings.channels, Arc::new(Dialects)),
             metrics,
             settings,
             ids,

@@ -170,6 +170,16 @@ settings! {
     /// How much the kept changes may take on disk; the oldest go first.
     log_bytes_max: Size = "1GiB";
 
+    ["Snapshots"]
+    /// Snapshots that are read at the same time, each on a connection of its own; others wait.
+    snapshots_max: Count = "4";
+    /// The most rows that one snapshot may have.
+    snapshot_rows_max: Count = "1000000";
+    /// The most that the values of one snapshot may take.
+    snapshot_bytes_max: Size = "1GiB";
+    /// The longest that one snapshot may take, with the time that it waits and that its client takes to read it.
+    snapshot_timeout: Span = "5m";
+
     ["Row-level security"]
     /// The longest that one check may take in Postgres; then its rows count as not visible.
     rls_statement_timeout: Span = "2s";
@@ -258,6 +268,30 @@ settings! {
     message_bytes_max: Size = "64KiB";
     /// What may wait for a slow client; beyond it the connection is closed with a code that says so.
     outbox_bytes_max: Size = "1MiB";
+
+    ["Channels"]
+    /// Topics of broadcast and presence that have members, in all.
+    topics_max: Limit = "1000000";
+    /// Broadcast and presence channels that one connection may join.
+    channels_per_connection_max: Limit = "100";
+    /// Members of one topic.
+    members_per_topic_max: Limit = "0";
+    /// The longest name of a topic.
+    topic_bytes_max: Size = "255B";
+    /// The longest name of a broadcast's event.
+    event_bytes_max: Size = "255B";
+    /// The longest payload of a broadcast. Over a socket, `message_bytes_max` counts as well.
+    broadcast_bytes_max: Size = "256KiB";
+    /// The longest key of a presence.
+    presence_key_bytes_max: Size = "255B";
+    /// What one connection may say of itself in a presence channel.
+    presence_meta_bytes_max: Size = "16KiB";
+    /// Keys that are present in one topic.
+    presence_keys_per_topic_max: Limit = "10000";
+    /// Connections that are present in one topic.
+    presence_metas_per_topic_max: Limit = "10000";
+    /// All that is present in one topic. Who joins gets it in one piece: keep it below `outbox_bytes_max`.
+    presence_bytes_per_topic_max: Size = "512KiB";
 
     ["Times"]
     /// A connection from which nothing came for so long, not even a pong, is closed.
