@@ -1,5 +1,8 @@
 //! How fast a table is read, beside a plain COPY of the same query by the same client:
 //! `cargo run --release -p walcast-rls --example snapshot`.
+//!
+//! On two busy cores, with Postgres on the same machine, a snapshot gave this much of COPY's rows/s:
+//! narrow 77 % (3.8 million/s), usual 93 %, secured 75 %, escaped 60 % (each value has 40 escapes).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
