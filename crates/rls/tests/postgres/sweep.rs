@@ -10,12 +10,21 @@ use crate::rig::{ALICE, BOB, Rig, ask, user, viewer};
 
 /// Those who see the new row of each change, by their place among `watching`.
 async fn sweep(check: &mut PostgresCheck, changes: &[Change]) -> Vec<BTreeSet<u32>> {
+    sweep_among(check, changes, None).await
+}
+
+/// The same for some only.
+async fn sweep_among(
+    check: &mut PostgresCheck,
+    changes: &[Change],
+    among: Option<&[u32]>,
+) -> Vec<BTreeSet<u32>> {
     let question = |change: &Change| Question {
         row: change.new().expect("a new row").clone(),
         version: Version::New,
         xid: Some(change.xid),
         viewers: Vec::new(),
-        among: None,
+        among: among.map(Into::into),
     };
     let questions: Vec<Question> = changes.iter().map(question).collect();
     let found = check.sweep(&questions, &|_, _| true).await;
@@ -161,6 +170,18 @@ async fn a_sweep_finds_whom_a_select_finds() -> Result<()> {
             _ => By::Image,
         };
         assert_eq!(judged, by, "{policy}: {counts:?}");
+        for among in [
+            &[][..],
+            &[2],
+            &[0, 1, 3, 6, 9, 77],
+            &[0, 2, 4, 6, 8, 10, 11],
+        ] {
+            let among: BTreeSet<u32> = among.iter().copied().collect();
+            let numbers: Vec<u32> = among.iter().copied().collect();
+            let found = sweep_among(&mut check, &changes, Some(&numbers)).await;
+            let expected: Vec<BTreeSet<u32>> = expected.iter().map(|row| row & &among).collect();
+            assert_eq!(found, expected, "{policy}, among {among:?}");
+        }
         // The same as a batch that names everybody.
         let dense: Vec<BTreeSet<u32>> = ask(&mut check, &changes, &crowd)
             .await
