@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use walcast_hub::{Class, Hears, Joining, Membership, Namespace, Outbox, Roster};
@@ -14,14 +15,12 @@ use walcast_protocol::{
 
 use super::client::Client;
 use super::text_frame;
-use crate::patience::Patience;
 
 /// Bounded by the limit on channels per connection. They end when this is dropped.
 pub(super) struct Memberships {
     joined: HashMap<String, Joined>,
     /// Outboxes that its last broadcast has more than half filled.
     crowded: Vec<Arc<Outbox>>,
-    patience: Patience,
 }
 
 struct Joined {
@@ -33,19 +32,23 @@ struct Joined {
     key: String,
 }
 
+const MOMENT: Duration = Duration::from_millis(200);
+
 impl Memberships {
     pub(super) fn new() -> Memberships {
         Memberships {
             joined: HashMap::new(),
             crowded: Vec::new(),
-            patience: Patience::new(),
         }
     }
 
-    /// Who sends more than others can take in is read more slowly, and nobody else is.
+    /// Who sends more than others take in is read more slowly, and nobody else is. Whoever is
+    /// waited for must have emptied its outbox a moment ago, so a member that does not read holds
+    /// a sender up once, and one that reads slowly on purpose lets it send half an outbox in
+    /// every such moment.
     pub(super) async fn give_way(&mut self) {
-        if !self.crowded.is_empty() {
-            self.patience.wait(&mut self.crowded).await;
+        for outbox in self.crowded.drain(..) {
+            outbox.relieved(MOMENT).await;
         }
     }
 

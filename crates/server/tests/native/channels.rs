@@ -227,7 +227,7 @@ async fn the_fluxbase_sdk_is_spoken_to_in_its_words() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_refused_says_why_and_to_what() -> Result<()> {
-    let stage = Stage::new(&[("messages_per_minute_max", "0")]).await?;
+    let stage = Stage::new(&[("channels_per_connection_max", "3")]).await?;
     let mut socket = stage.connect(ALICE).await?;
     let long = format!("broadcast:{}", "x".repeat(256));
     let big = json!({ "x": "x".repeat(17 << 10) });
@@ -263,16 +263,13 @@ async fn what_is_refused_says_why_and_to_what() -> Result<()> {
     let refusal = ask(&mut socket, track(big)).await?;
     assert_eq!(refusal["message"], "presence_meta_bytes_max reached: 16384");
 
-    for nth in 1..100 {
+    for nth in 1..3 {
         let channel = format!("broadcast:{nth}");
         subscribe(&mut socket, json!({ "channel": channel })).await?;
     }
-    let next = json!({ "type": "subscribe", "channel": "broadcast:100", "ref": 1 });
+    let next = json!({ "type": "subscribe", "channel": "broadcast:3", "ref": 1 });
     let refusal = ask(&mut socket, next.clone()).await?;
-    assert_eq!(
-        refusal["message"],
-        "channels_per_connection_max reached: 100"
-    );
+    assert_eq!(refusal["message"], "channels_per_connection_max reached: 3");
     let again = json!({ "type": "subscribe", "channel": "broadcast:1" });
     assert_eq!(ask(&mut socket, again).await?["type"], "ack", "no new one");
     ask(
@@ -292,5 +289,46 @@ async fn nobody_without_a_token_joins_or_sends() -> Result<()> {
     for message in [join, said("e", Value::Null), track(json!({}))] {
         assert_eq!(ask(&mut nobody, message).await?["code"], "UNAUTHORIZED");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_burst_larger_than_any_outbox_reaches_who_reads_and_cuts_who_does_not() -> Result<()> {
+    const MESSAGES: usize = 1_000;
+    let settings = [
+        ("messages_per_minute_max", "0"),
+        ("outbox_bytes_max", "256KiB"),
+    ];
+    let stage = Stage::new(&settings).await?;
+    let mut readers = Vec::new();
+    for _ in 0..4 {
+        let mut reader = in_chat(&stage, "a reader", json!({})).await?;
+        readers.push(tokio::spawn(async move {
+            for nth in 0..MESSAGES {
+                let message = reader.next_json(DEADLINE).await?;
+                anyhow::ensure!(
+                    message["event"] == nth.to_string(),
+                    "not {nth}: {message:.99}"
+                );
+            }
+            anyhow::Ok(())
+        }));
+    }
+    let mut idle = in_chat(&stage, BOB, json!({})).await?;
+    let mut sender = in_chat(&stage, ALICE, json!({})).await?;
+    let text = "x".repeat(16 << 10);
+    for nth in 0..MESSAGES {
+        sender
+            .send_json(&said(&nth.to_string(), json!(text)))
+            .await?;
+    }
+    for reader in readers {
+        reader.await??;
+    }
+    assert_eq!(
+        idle.closed(DEADLINE).await?.0,
+        4008,
+        "what it had not read is gone"
+    );
     Ok(())
 }
