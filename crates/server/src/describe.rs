@@ -14,10 +14,21 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use walcast_change::{Change, Decoder, Operation, TYPES_QUERY, TypeInfo, Types};
+use walcast_change::{Change, Decoder, Operation, Shape, TYPES_QUERY, TypeInfo, Types};
 use walcast_hub::Events;
-use walcast_pgoutput::{Relation, RelationId};
+use walcast_pgoutput::{Column, Relation, RelationId, ReplicaIdentity};
 use walcast_source::{SourceError, connect_sql};
+
+/// What the stream says of a table in a Relation message: its OID, replica identity and the
+/// columns that it streams. Stored generated columns are not among them.
+const TABLE: &str = "
+    select c.oid, c.relreplident::text, a.attname::text, a.atttypid, a.atttypmod
+    from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    join pg_catalog.pg_attribute a on a.attrelid = c.oid
+    where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'p')
+      and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+    order by a.attnum";
 
 const PRIMARY_KEY: &str = "
     select a.attname::text
@@ -79,6 +90,54 @@ impl Describe {
             }
         }
         decoder.describe(relation, None);
+    }
+
+    /// The table as the stream would describe it now; `None` if that can't be found out.
+    pub(crate) async fn table(&mut self, schema: &str, table: &str) -> Option<Arc<Shape>> {
+        for last in [false, true] {
+            let looked_up = timeout(PATIENCE, self.look_up_table(schema, table));
+            match looked_up.await.unwrap_or(Err(DescribeError::Timeout)) {
+                Ok(shape) => return shape,
+                Err(error) if last => warn!(%error, "catalogue not readable"),
+                Err(_) => self.client = None,
+            }
+        }
+        None
+    }
+
+    async fn look_up_table(
+        &mut self,
+        schema: &str,
+        table: &str,
+    ) -> Result<Option<Arc<Shape>>, DescribeError> {
+        let client = self.client().await?;
+        let rows = client.query(TABLE, &[&schema, &table]).await?;
+        let Some(first) = rows.first() else {
+            return Ok(None);
+        };
+        let column = |row: &Row| -> Result<Column, DescribeError> {
+            let name: String = row.try_get(2)?;
+            Ok(Column {
+                key: false,
+                name: name.into(),
+                type_oid: row.try_get(3)?,
+                type_modifier: row.try_get(4)?,
+            })
+        };
+        let relation = Relation {
+            id: RelationId(first.try_get(0)?),
+            schema: schema.to_owned().into(),
+            name: table.to_owned().into(),
+            identity: match first.try_get::<_, &str>(1)? {
+                "f" => ReplicaIdentity::Full,
+                _ => ReplicaIdentity::Default,
+            },
+            columns: rows.iter().map(column).collect::<Result<_, _>>()?,
+        };
+        let mut types = Types::default();
+        let primary_key = self.look_up(&relation, &mut types).await?;
+        let shape = Shape::new(&relation, Some(&primary_key), &types);
+        Ok(Some(Arc::new(shape)))
     }
 
     /// Whether the owner of the table wants this kind of event told.

@@ -49,7 +49,7 @@ pub enum ServeError {
     Source(#[from] walcast_source::SourceError),
     #[error(transparent)]
     Stream(#[from] crate::pipeline::PipelineError),
-    #[error("{0} (setting log_dir; empty keeps no log)")]
+    #[error("{0} (setting log_dir; off keeps no log)")]
     Log(#[from] walcast_log::LogError),
     #[error("the server's identity can't be read: {}", .0.code().map_or("connection lost", |code| code.code()))]
     Identity(#[source] tokio_postgres::Error),

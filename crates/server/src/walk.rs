@@ -161,7 +161,7 @@ impl<C: RowCheck> Walk<C> {
             for id in arriving {
                 if let Some(walker) = self.members.remove(&id) {
                     self.publisher.unsubscribe(id);
-                    release(walker, place.position);
+                    release(walker, place.position, self.reached);
                 }
             }
         }
@@ -216,19 +216,22 @@ impl<C: RowCheck> Walk<C> {
     }
 }
 
-/// What waited follows, then the word that nothing is missing; from then on it is live.
-fn release(walker: Walker, place: Position) {
+/// What waited follows, then the word that nothing is missing; from then on it is live. The walk
+/// may have come further than the place where the subscription became live: up to `reached` it has
+/// everything.
+fn release(walker: Walker, place: Position, reached: Cursor) {
     let Walker {
         attached,
         since,
         caught_up,
     } = walker;
     let Some(gate) = attached.gate else { return };
+    let had = reached.max(since.cursor);
     let mark = |last: Option<Cursor>| {
-        let cursor = place.cursor.max(since.cursor).max(last.unwrap_or_default());
+        let cursor = place.cursor.max(had).max(last.unwrap_or_default());
         caught_up(Position { cursor, ..place })
     };
-    gate.open(Some(Skip::up_to(since.cursor)), mark, &attached.outbox);
+    gate.open(Some(Skip::up_to(had)), mark, &attached.outbox);
 }
 
 fn lost(error: &ReadError) -> Refusal {

@@ -18,7 +18,6 @@ use walcast_rls::Viewer;
 use crate::order::{Acknowledge, Attached, Begin, Order};
 use crate::replay::Resume;
 use crate::shared::Shared;
-use crate::snapshot::{self, Snapshot};
 
 /// Judged as one viewer, and ended together.
 pub(crate) struct Subscriptions {
@@ -125,15 +124,27 @@ impl Subscriptions {
                 None
             }
             Start::Snapshot => {
-                let gate = Gate::closed(self.shared.settings.outbox_bytes_max);
-                attached.gate = Some(gate);
-                let snapshot = Snapshot::new(self.shared.clone(), attached.clone());
-                let snapshot = snapshot.open().await?;
-                let acknowledge = Box::new(|position| Some(acknowledge(position)));
-                self.live(attached, acknowledge).await?;
-                Some(AbortOnDropHandle::new(tokio::spawn(snapshot::send(
-                    snapshot,
-                ))))
+                attached.gate = Some(Gate::closed(self.shared.settings.outbox_bytes_max));
+                let snapshots = self.shared.snapshots.clone();
+                // Live before the rows are read, so that nothing falls between; said afterwards.
+                let (here, place) = oneshot::channel();
+                let remember = Box::new(move |position| {
+                    let _ = here.send(position);
+                    None
+                });
+                self.live(attached.clone(), remember).await?;
+                let snapshot = match snapshots.open(attached).await {
+                    Ok(snapshot) => snapshot,
+                    Err(refusal) => {
+                        self.drop(id).await;
+                        return Err(refusal);
+                    }
+                };
+                if let Ok(position) = place.await {
+                    self.outbox.push(acknowledge(position));
+                }
+                let sending = tokio::spawn(snapshots.send(snapshot));
+                Some(AbortOnDropHandle::new(sending))
             }
         };
         debug!(

@@ -147,8 +147,12 @@ kind!(Size -> usize, "a size such as 512B, 64KiB or 1MiB", size,
 kind!(FilePath -> PathBuf, "a file's path", |text| (!text.is_empty()).then(|| text.into()),
     NAME: &'static str = "FILE"
 );
-kind!(FolderOrNothing -> Option<PathBuf>, "a folder's path, or empty",
-    |text| Some((!text.is_empty()).then(|| text.into())),
+kind!(FolderOrNothing -> Option<PathBuf>, "a folder's path, or off (./off is a folder)",
+    |text| match text {
+        "" => None,
+        "off" => Some(None),
+        path => Some(Some(path.into())),
+    },
     NAME: &'static str = "FOLDER"
 );
 kind!(Address -> SocketAddr, "an address and a port such as 127.0.0.1:8080 or [::]:8080",

@@ -162,8 +162,8 @@ settings! {
 
     ["Change log"]
     /// Where changes are kept for clients that come back; made if it is not there. Postgres is told to forget a change
-    /// only once it is on this disk. Empty: nothing is kept, so a client that comes back has to read its tables
-    /// again, and a change that no client got before a crash is lost to those that were connected.
+    /// only once it is on this disk. `off`: nothing is kept, so there are no snapshots, a client that comes back has to
+    /// read its tables again, and what was on its way when walcast crashed is lost.
     log_dir: FolderOrNothing = "walcast-log";
     /// How long changes are kept.
     log_age_max: Span = "10m";

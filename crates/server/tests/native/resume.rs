@@ -1,0 +1,254 @@
+//! Clients that come back and go on from their last cursor.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use walcast_harness::{Postgres, Socket, eventually};
+
+use crate::stage::{ALICE, BOB, DEADLINE, Stage, subscribe};
+
+/// With a slot that outlives the server.
+async fn durable() -> Result<Stage> {
+    let postgres = Postgres::shared().await;
+    Stage::on(postgres, &[("slot_mode", "durable")]).await
+}
+
+fn cursor(message: &Value) -> Result<String> {
+    let inner = message["payload"]["cursor"].as_str();
+    let text = inner.or(message["cursor"].as_str());
+    Ok(text
+        .with_context(|| format!("a cursor in {message}"))?
+        .to_owned())
+}
+
+/// The ids of the rows that come before `caught_up`, and its cursor.
+async fn missed(socket: &mut Socket) -> Result<(Vec<i64>, String)> {
+    let mut ids = Vec::new();
+    loop {
+        let message = socket.next_json(DEADLINE).await?;
+        if message["event"] == "caught_up" {
+            return Ok((ids, cursor(&message)?));
+        }
+        let id = message["payload"]["record"]["id"].as_i64();
+        ids.push(id.with_context(|| format!("a record in {message}"))?);
+    }
+}
+
+async fn resume(stage: &Stage, user: &str, channel: &str, since: &str) -> Result<(Socket, Value)> {
+    let mut socket = stage.connect(user).await?;
+    let request = json!({ "channel": channel, "since": since });
+    let ack = subscribe(&mut socket, request).await?;
+    Ok((socket, ack))
+}
+
+async fn refused(stage: &Stage, request: Value) -> Result<Value> {
+    let mut socket = stage.connect(ALICE).await?;
+    let mut message = json!({ "type": "subscribe" });
+    for (name, value) in request.as_object().context("an object")? {
+        message[name] = value.clone();
+    }
+    socket.send_json(&message).await?;
+    socket.next_json(DEADLINE).await
+}
+
+#[tokio::test]
+async fn what_was_missed_comes_in_order_and_then_what_is_live() -> Result<()> {
+    let stage = durable().await?;
+    let mut socket = stage.subscriber(ALICE, "table:todos").await?;
+    let insert = |from: i32, to: i32| {
+        format!(
+            "insert into todos select n, case n % 2 when 0 then '{ALICE}' else '{BOB}' end::uuid, 'x'
+             from generate_series({from}, {to}) n"
+        )
+    };
+    stage.execute(&insert(1, 4)).await?;
+    let first = socket.next_json(DEADLINE).await?;
+    assert_eq!(first["payload"]["record"]["id"], 2);
+    drop(socket);
+    stage.execute(&insert(5, 8)).await?;
+    stage.execute(&insert(9, 10)).await?;
+    let (mut socket, ack) = resume(&stage, ALICE, "table:todos", &cursor(&first)?).await?;
+    assert_eq!(ack["recovered"], true, "{ack}");
+    let (ids, at) = missed(&mut socket).await?;
+    assert_eq!(ids, [4, 6, 8, 10]);
+    stage.execute(&insert(11, 12)).await?;
+    let live = socket.next_json(DEADLINE).await?;
+    assert_eq!(live["payload"]["record"]["id"], 12);
+    // From where it was caught up nothing is missing but what came since.
+    let (mut socket, _) = resume(&stage, ALICE, "table:todos", &at).await?;
+    assert_eq!(missed(&mut socket).await?.0, [12]);
+    let (mut socket, _) = resume(&stage, ALICE, "table:todos", &cursor(&live)?).await?;
+    assert_eq!(missed(&mut socket).await?.0, [0i64; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_committed_while_no_server_ran_is_not_lost() -> Result<()> {
+    let mut stage = durable().await?;
+    let mut socket = stage.subscriber(ALICE, "table:notes").await?;
+    stage.execute("insert into notes values (1, 'x')").await?;
+    let before = socket.next_json(DEADLINE).await?;
+    for round in 0..3 {
+        stage.walcast.kill9().await?;
+        let id = 2 + round;
+        stage
+            .execute(&format!("insert into notes values ({id}, 'x')"))
+            .await?;
+        stage.start_again().await?;
+        let (mut socket, _) = resume(&stage, ALICE, "table:notes", &cursor(&before)?).await?;
+        let expected: Vec<i64> = (2..=id).collect();
+        // The stream may still be on its way: then the last ones come live.
+        let (mut ids, _) = missed(&mut socket).await?;
+        while ids.len() < expected.len() {
+            let live = socket.next_json(DEADLINE).await?;
+            ids.extend(live["payload"]["record"]["id"].as_i64());
+        }
+        assert_eq!(ids, expected);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn coming_back_again_and_again_under_load_loses_and_repeats_nothing() -> Result<()> {
+    const ROWS: i64 = 3000;
+    let stage = durable().await?;
+    let mut socket = stage.connect(ALICE).await?;
+    let ack = subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
+    let mut at = cursor(&ack)?;
+    let writing = async {
+        for n in 1..=ROWS {
+            let row = "insert into notes values ($1, 'x')";
+            stage.sql.execute(row, &[&(n as i32)]).await?;
+        }
+        anyhow::Ok(())
+    };
+    let reading = async {
+        let mut expected = 1;
+        let mut taken = 0;
+        while expected <= ROWS {
+            let message = socket.next_json(DEADLINE).await?;
+            if message["event"] == "caught_up" {
+                at = cursor(&message)?;
+                continue;
+            }
+            let id = message["payload"]["record"]["id"].as_i64();
+            assert_eq!(id, Some(expected), "{message}");
+            expected += 1;
+            taken += 1;
+            at = cursor(&message)?;
+            if taken == 40 {
+                taken = 0;
+                (socket, _) = resume(&stage, ALICE, "table:notes", &at).await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let (written, read) = tokio::join!(writing, reading);
+    written?;
+    read
+}
+
+#[tokio::test]
+async fn a_crowd_comes_back_at_once() -> Result<()> {
+    const CLIENTS: usize = 200;
+    let limits = [
+        ("slot_mode", "durable"),
+        ("connections_per_user_max", "0"),
+        ("connections_per_address_max", "0"),
+    ];
+    let stage = Stage::on(Postgres::shared().await, &limits).await?;
+    let mut first = stage.connect(ALICE).await?;
+    let ack = subscribe(&mut first, json!({ "channel": "table:notes" })).await?;
+    let at = cursor(&ack)?;
+    let insert = "insert into notes select n, 'x' from generate_series(1, 100) n";
+    stage.execute(insert).await?;
+    let clients = (0..CLIENTS).map(|n| {
+        let (stage, at) = (&stage, &at);
+        async move {
+            let user = format!("00000000-0000-4000-8000-{n:012}");
+            let (mut socket, _) = resume(stage, &user, "table:notes", at).await?;
+            let (ids, _) = missed(&mut socket).await?;
+            assert_eq!(ids, (1..=100).collect::<Vec<i64>>());
+            anyhow::Ok(socket)
+        }
+    });
+    let sockets = futures_util::future::try_join_all(clients).await?;
+    stage.execute("insert into notes values (101, 'x')").await?;
+    for mut socket in sockets {
+        let live = socket.next_json(DEADLINE).await?;
+        assert_eq!(live["payload"]["record"]["id"], 101);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn filters_and_policies_of_now_decide_what_is_told_of_then() -> Result<()> {
+    let stage = durable().await?;
+    let mut socket = stage.connect(ALICE).await?;
+    let ack = subscribe(&mut socket, json!({ "channel": "table:todos" })).await?;
+    let at = cursor(&ack)?;
+    let insert = format!("insert into todos select n, '{ALICE}', 'x' from generate_series(1, 9) n");
+    stage.execute(&insert).await?;
+    let mut socket = stage.connect(ALICE).await?;
+    let request = json!({ "channel": "table:todos", "filter": "id=in.(3,5)", "since": at });
+    subscribe(&mut socket, request).await?;
+    assert_eq!(missed(&mut socket).await?.0, [3, 5]);
+    stage
+        .execute(
+            "drop policy own_rows on todos;
+             create policy few on todos for select to authenticated using (id > 7)",
+        )
+        .await?;
+    let (mut socket, _) = resume(&stage, BOB, "table:todos", &at).await?;
+    assert_eq!(missed(&mut socket).await?.0, [8, 9]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn cursors_that_are_of_no_use_are_refused_with_the_reason() -> Result<()> {
+    let mut stage = durable().await?;
+    let mut socket = stage.connect(ALICE).await?;
+    let ack = subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
+    let at = cursor(&ack)?;
+    let (lsn, epoch) = at.split_once('@').context("an epoch")?;
+    let other = format!("{lsn}@{:08x}", u32::from_str_radix(epoch, 16)?.wrapping_add(1));
+    for (request, code) in [
+        (json!({ "since": other }), "EPOCH_CHANGED"),
+        (json!({ "since": lsn }), "SUBSCRIPTION_FAILED"),
+        (json!({ "since": "yesterday" }), "SUBSCRIPTION_FAILED"),
+        (json!({ "since": at, "snapshot": true }), "SUBSCRIPTION_FAILED"),
+        (json!({ "since": 5 }), "INVALID_MESSAGE"),
+    ] {
+        let mut request = request;
+        request["channel"] = "table:notes".into();
+        let answer = refused(&stage, request.clone()).await?;
+        assert_eq!(answer["code"], code, "{request} {answer}");
+    }
+    stage.walcast.kill9().await?;
+    stage.set("log_dir", "");
+    stage.start_again().await?;
+    let answer = refused(&stage, json!({ "channel": "table:notes", "since": at })).await?;
+    assert_eq!(answer["code"], "CURSOR_TOO_OLD", "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cursor_older_than_the_log_is_refused_with_the_oldest() -> Result<()> {
+    let settings = [("slot_mode", "durable"), ("log_bytes_max", "2MiB")];
+    let stage = Stage::on(Postgres::shared().await, &settings).await?;
+    let mut socket = stage.connect(ALICE).await?;
+    let ack = subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
+    let at = cursor(&ack)?;
+    let answer = eventually(DEADLINE, async || {
+        let rows = "insert into notes select coalesce(max(id), 0) + n, repeat('x', 5000)
+             from notes, generate_series(1, 200) n group by n";
+        stage.execute(rows).await.ok()?;
+        let request = json!({ "channel": "table:notes", "since": at });
+        let answer = refused(&stage, request).await.ok()?;
+        (answer["code"] == "CURSOR_TOO_OLD").then_some(answer)
+    })
+    .await?;
+    let oldest = answer["oldest"].as_str().context("the oldest")?;
+    let (_, ack) = resume(&stage, ALICE, "table:notes", oldest).await?;
+    assert_eq!(ack["recovered"], true);
+    Ok(())
+}
