@@ -55,7 +55,7 @@ pub struct Refusal {
     /// The oldest position that can still be gone on from.
     pub oldest: Option<Position>,
     /// What the client called the message that is refused.
-    pub reference: Option<Reference>,
+    pub reference: Option<Box<Reference>>,
 }
 
 /// What a client calls one of its messages, to be repeated in the answer.
@@ -96,6 +96,7 @@ impl Refusal {
     }
 
     pub fn about(self, reference: Option<Reference>) -> Refusal {
+        let reference = reference.map(Box::new);
         Refusal { reference, ..self }
     }
 }

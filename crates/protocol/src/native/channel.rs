@@ -143,7 +143,10 @@ impl From<ChannelError> for Refusal {
     fn from(error: ChannelError) -> Refusal {
         let code = match error {
             ChannelError::Name => Code::InvalidChannel,
-            ChannelError::Limit { name, .. } if name == "topic_bytes_max" => Code::InvalidChannel,
+            ChannelError::Limit {
+                name: "topic_bytes_max",
+                ..
+            } => Code::InvalidChannel,
             _ => Code::RateLimited,
         };
         Refusal::new(code, error.to_string())
