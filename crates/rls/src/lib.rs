@@ -23,6 +23,7 @@
 //! statement for all; who is left goes, like every batch of [`RowCheck::check`], through `plan` (what
 //! needs a statement) → `session` and `run` (who runs what, what to do about failures) → `lane`
 //! (statements on the wire). `policy` writes these statements, and they are the judge of the rest.
+//! [`ChannelAccess`] asks the policies on `realtime.messages` who may read and write a channel.
 
 mod access;
 mod breaker;

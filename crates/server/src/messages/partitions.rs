@@ -21,26 +21,34 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 const RETRY: Duration = Duration::from_secs(60);
 /// The longest round, and its longest statement.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Rounds in a row that are given up before it is worth a warning: an hour.
+const BUSY_ROUNDS_MAX: u32 = 60;
 /// Portions of one round: what expired in a year is gone after two.
 const PORTIONS_MAX: usize = 500;
 
 /// Until `stop`. Never fatal: errors are logged, once for each time that it begins to fail.
 pub(crate) async fn keep_partitions(url: String, retention: Duration, stop: CancellationToken) {
     let mut failing = false;
+    let mut busy_rounds = 0;
     loop {
-        let round = async {
-            timeout(PATIENCE, keep(&url, retention))
-                .await
-                .unwrap_or(Err(KeepError::Timeout))
-        };
+        let round = timeout(PATIENCE, keep(&url, retention));
         let kept = tokio::select! {
             () = stop.cancelled() => return,
-            kept = round => kept,
+            kept = round => kept.unwrap_or(Err(KeepError::Timeout)),
         };
+        busy_rounds = match kept {
+            Ok(Round::Busy) => busy_rounds + 1,
+            _ => 0,
+        };
+        if busy_rounds == BUSY_ROUNDS_MAX {
+            warn!(
+                remedy = "end transactions that have been open for an hour: pg_stat_activity, xact_start",
+                "partitions of realtime.messages can't be made or dropped, for some transaction always holds them"
+            );
+        }
         let pause = match kept {
             Ok(Round::Complete) => INTERVAL,
-            Ok(Round::Busy) => RETRY,
-            Err(_) => RETRY,
+            Ok(Round::Busy) | Err(_) => RETRY,
         };
         match kept {
             Ok(_) => failing = false,
@@ -56,9 +64,10 @@ pub(crate) async fn keep_partitions(url: String, retention: Duration, stop: Canc
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
     Complete,
-    /// Transactions hold what is to be dropped.
+    /// Transactions hold what is to be made or dropped.
     Busy,
 }
 
@@ -66,28 +75,42 @@ async fn keep(url: &str, retention: Duration) -> Result<Round, KeepError> {
     let client = connect_sql(url, "walcast partitions").await?;
     let patience = format!("SET statement_timeout = {}", PATIENCE.as_millis());
     client.batch_execute(&patience).await?;
+    let mut made = Round::Complete;
     for ahead in DAYS {
-        add_day(&client, ahead).await?;
+        if or_busy(add_day(&client, ahead).await)? == Round::Busy {
+            made = Round::Busy;
+        }
     }
-    expire(&client, retention).await
+    match or_busy(expire(&client, retention).await)? {
+        Round::Complete => Ok(made),
+        Round::Busy => Ok(Round::Busy),
+    }
 }
 
-async fn add_day(client: &Client, ahead: i32) -> Result<(), Error> {
+/// A lock that was not to be had is no error.
+fn or_busy(done: Result<Round, Error>) -> Result<Round, Error> {
+    match done {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(Round::Busy),
+        done => done,
+    }
+}
+
+async fn add_day(client: &Client, ahead: i32) -> Result<Round, Error> {
     let sql =
         "SELECT realtime.walcast_messages_add_day((now() AT TIME ZONE 'UTC')::date + $1::int4)";
     let row = client.query_one(sql, &[&ahead]).await?;
     match row.try_get::<_, &str>(0)? {
         "created" => info!(ahead, "made a day's partition of realtime.messages"),
-        "in default" => info!(
+        "in default" => debug!(
             ahead,
             "a day's messages stay in the default partition of realtime.messages"
         ),
         _ => {}
     }
-    Ok(())
+    Ok(Round::Complete)
 }
 
-async fn expire(client: &Client, retention: Duration) -> Result<Round, KeepError> {
+async fn expire(client: &Client, retention: Duration) -> Result<Round, Error> {
     let sql = "SELECT realtime.walcast_messages_expire(make_interval(secs => $1::float8))";
     let statement = client.prepare(sql).await?;
     for _ in 0..PORTIONS_MAX {
@@ -136,9 +159,6 @@ impl KeepError {
             Some(code) if *code == SqlState::DUPLICATE_TABLE => {
                 "a table in schema realtime has the name of a day's partition: rename it or drop it"
             }
-            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
-                "none needed: it is tried again every minute; messages go to the default partition until then"
-            }
             Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
                 "the database is read-only: the primary's server does it"
             }
@@ -161,7 +181,7 @@ mod tests {
         let url = postgres.url("postgres", &database);
         let hour = Duration::from_secs(3600);
 
-        let early = keep(&url, hour).await.err().expect("nothing is migrated");
+        let early = keep(&url, hour).await.expect_err("nothing is migrated");
         assert_eq!(early.remedy(), "run walcast migrate", "{early}");
         crate::migrate::migrate(&mut admin).await.unwrap();
         let days = "SELECT format('%s to %s', min(c.relname), max(c.relname)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -195,12 +215,37 @@ mod tests {
             .await
             .unwrap();
         let url = postgres.url("without_grants", &database);
-        let refused = keep(&url, RETRY).await.err().expect("it may not");
+        let refused = keep(&url, RETRY).await.expect_err("it may not");
         assert!(refused.remedy().contains("EXECUTE"), "{refused}");
         admin
             .batch_execute("GRANT EXECUTE ON FUNCTION realtime.walcast_messages_add_day, realtime.walcast_messages_expire TO without_grants")
             .await
             .unwrap();
         assert!(matches!(keep(&url, RETRY).await, Ok(Round::Complete)));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_in_the_way_is_busy_and_no_error() {
+        let postgres = Postgres::shared().await;
+        let database = postgres.create_database().await.unwrap();
+        let mut admin = postgres.connect("postgres", &database).await.unwrap();
+        crate::migrate::migrate(&mut admin).await.unwrap();
+        let url = postgres.url("postgres", &database);
+        let drop = "DO $$ BEGIN EXECUTE format('DROP TABLE realtime.messages_%s', to_char(now() AT TIME ZONE 'UTC' + interval '3 days', 'YYYY_MM_DD')); END $$";
+        admin.batch_execute(drop).await.unwrap();
+        admin
+            .batch_execute("BEGIN; INSERT INTO realtime.messages (topic, inserted_at) VALUES ('far', '2090-01-01')")
+            .await
+            .unwrap();
+        let busy = keep(&url, 100 * RETRY).await.unwrap();
+        assert_eq!(busy, Round::Busy, "the default partition is held");
+        admin
+            .batch_execute("COMMIT; BEGIN; LOCK TABLE realtime.messages")
+            .await
+            .unwrap();
+        let busy = keep(&url, 100 * RETRY).await.unwrap();
+        assert_eq!(busy, Round::Busy, "all of it is held");
+        admin.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(keep(&url, 100 * RETRY).await.unwrap(), Round::Complete);
     }
 }
