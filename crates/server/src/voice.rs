@@ -81,7 +81,7 @@ pub(crate) fn phoenix_metas(metas: &[Meta]) -> Vec<phoenix::Meta<'_, Dot>> {
     let metas = metas.iter().map(|own| phoenix::Meta {
         phx_ref: own.dot,
         phx_ref_prev: own.previous,
-        fields: &*own.payload,
+        fields: &own.payload,
     });
     metas.collect()
 }
