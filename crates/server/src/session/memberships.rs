@@ -32,7 +32,7 @@ struct Joined {
     key: String,
 }
 
-const MOMENT: Duration = Duration::from_millis(200);
+const MOMENT: Duration = Duration::from_secs(1);
 
 impl Memberships {
     pub(super) fn new() -> Memberships {
