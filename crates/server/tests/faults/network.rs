@@ -67,8 +67,7 @@ async fn a9_black_hole() -> Result<()> {
 /// 50 KB/s and 320 ms: the stream is behind, and is not given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a10_slow_link() -> Result<()> {
-    let timeout = [DURABLE, &[("wal_sender_timeout", "5s")]].concat();
-    let (mut stage, proxy) = Stage::behind_proxy("A10 50 KB/s", &timeout, &[]).await?;
+    let (mut stage, proxy) = Stage::behind_proxy("A10 50 KB/s", DURABLE, &[]).await?;
     stage.record(6).await?;
     proxy.set(Weather::Slow(by_form(
         Duration::from_millis(100),

@@ -64,8 +64,16 @@ async fn d45_decoded_before_visible() -> Result<()> {
     let mut stage = Stage::new("D45 synchronous standby", DURABLE, &[]).await?;
     stage.record(12).await?;
     let link = Proxy::start(([127, 0, 0, 1], stage.postgres.port()).into()).await?;
-    link.set(Weather::Slow(Duration::from_millis(10)));
     let standby = Standby::start(&stage, &link)?;
+    // It begins at the start of a WAL file; the delay is for what is to come.
+    let reached = "select flush_lsn >= pg_current_wal_lsn() from pg_stat_replication
+                   where application_name = 'walcast_standby'";
+    eventually(DEADLINE, async || {
+        let row = stage.sql.query_opt(reached, &[]).await.ok()??;
+        row.get::<_, Option<bool>>(0)?.then_some(())
+    })
+    .await?;
+    link.set(Weather::Slow(Duration::from_millis(10)));
     sync_names(&stage, "walcast_standby").await?;
     let load = stage.load(usual(by_form(5, 20))).await?;
     sleep(Duration::from_secs(by_form(5, 20))).await;

@@ -1,6 +1,7 @@
 //! A private Postgres with the ledger, the real binary in front of it, recorders, and the oracle.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,6 @@ use crate::report::{Figures, by_form, report};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const SECRET: &str = "a secret of the tests, at least 32 bytes long";
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_walcast");
 pub(crate) const SLOT: &str = "faults";
 /// With these a crash of Postgres is survived as on a real disk.
 pub(crate) const DURABLE: &[(&str, &str)] = &[("fsync", "on"), ("full_page_writes", "on")];
@@ -91,7 +91,8 @@ impl Stage {
         let url = postgres.url("postgres", &database);
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let settings = settings_of(&postgres, &database, address, extra);
-        let (status, _, errors) = Walcast::run(BINARY, &borrowed(&settings), &["migrate"]).await?;
+        let (status, _, errors) =
+            Walcast::run(binary(), &borrowed(&settings), &["migrate"]).await?;
         anyhow::ensure!(status.success(), "migrate: {errors}");
         let sql = postgres.connect("postgres", &database).await?;
         sql.batch_execute(SCHEMA).await?;
@@ -137,7 +138,7 @@ impl Stage {
     pub(crate) async fn start(&mut self) -> Result<Instant> {
         self.server = None; // frees the log's folder
         let begin = Instant::now();
-        let server = Walcast::start(BINARY, &borrowed(&self.settings)).await?;
+        let server = Walcast::start(binary(), &borrowed(&self.settings)).await?;
         self.server = Some(server.quiet());
         Ok(begin)
     }
@@ -149,13 +150,15 @@ impl Stage {
             settings.retain(|(known, _)| known != name);
             settings.push(((*name).to_owned(), (*value).to_owned()));
         }
-        Ok(Walcast::start(BINARY, &borrowed(&settings)).await?.quiet())
+        Ok(Walcast::start(binary(), &borrowed(&settings))
+            .await?
+            .quiet())
     }
 
     /// Another command of the binary: whether it succeeded, stdout, stderr.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Result<(bool, String, String)> {
         let settings = borrowed(&self.settings);
-        let (status, out, errors) = Walcast::run(BINARY, &settings, arguments).await?;
+        let (status, out, errors) = Walcast::run(binary(), &settings, arguments).await?;
         Ok((status.success(), out, errors))
     }
 
@@ -242,6 +245,7 @@ impl Stage {
                 anyhow::Ok(begin.elapsed())
             });
         let times = futures_util::future::try_join_all(waits).await?;
+        eprintln!("{}: recovered after {:?}", self.scenario, begin.elapsed());
         self.figures.first.extend(times.iter().min());
         self.figures.all.extend(times.iter().max());
         Ok(())
@@ -356,6 +360,13 @@ impl Drop for Stage {
             eprintln!("{}: the server's log:\n{}", self.scenario, server.log());
         }
     }
+}
+
+/// The server that is put to the test: the one that was built with the tests, or, in the full form,
+/// the optimised one that `WALCAST_FAULTS_BINARY` names.
+fn binary() -> PathBuf {
+    let named = std::env::var_os("WALCAST_FAULTS_BINARY");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_walcast").into(), PathBuf::from)
 }
 
 /// Clients of all roles and several users.
