@@ -29,7 +29,7 @@ pub struct Walcast {
     address: SocketAddr,
     log: watch::Receiver<Vec<String>>,
     quiet: bool,
-    _log_folder: Option<LogFolder>,
+    log_folder: Option<LogFolder>,
 }
 
 impl Walcast {
@@ -67,7 +67,7 @@ impl Walcast {
             address,
             log,
             quiet: false,
-            _log_folder: log_folder,
+            log_folder,
         })
     }
 
@@ -164,14 +164,19 @@ impl Walcast {
 
     /// `kill -9`, and waits for the end.
     pub async fn kill9(&mut self) -> Result<()> {
-        Ok(self.child.kill().await?)
+        self.child.kill().await?;
+        self.log_folder = None; // free for the next one
+        Ok(())
     }
 
     /// SIGTERM, and waits for the graceful end.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal("TERM").await?;
         let ended = timeout(DEADLINE, self.child.wait()).await;
-        Ok(ended.with_context(|| format!("still running after SIGTERM:\n{}", self.log()))??)
+        let ended =
+            ended.with_context(|| format!("still running after SIGTERM:\n{}", self.log()))?;
+        self.log_folder = None; // free for the next one
+        Ok(ended?)
     }
 
     /// Sends a signal by its name (`STOP`, `CONT`, `HUP`).

@@ -32,6 +32,18 @@ impl Journal {
         self.epoch
     }
 
+    /// The stream goes on at `start`. In a new epoch history begins there, durably: what is said to
+    /// clients of the epoch from now on outlives a crash.
+    pub(crate) async fn begin(&mut self, start: Lsn) -> Result<(), LogError> {
+        match &mut self.log {
+            Some(log) if *log.history().durable().borrow() == Lsn::ZERO => {
+                log.commit(start);
+                log.sync().await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The last change that is kept.
     pub(crate) fn last(&self) -> Cursor {
         self.log.as_ref().map(Log::last).unwrap_or_default()

@@ -22,6 +22,7 @@ mod pipeline;
 mod plan;
 mod publisher;
 mod ready;
+mod recent;
 mod replay;
 pub mod serve;
 mod session;

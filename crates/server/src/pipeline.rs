@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use walcast_change::{Change, Cursor, Decoder, Position, Step};
 use walcast_hub::{Member, Pushed};
 use walcast_log::LogError;
-use walcast_pgoutput::{Lsn, Message};
+use walcast_pgoutput::{Lsn, Message, Xid};
 use walcast_rls::RowCheck;
 use walcast_source::{Event, Gap, GapReason, Source, SourceError, StreamState};
 
@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::order::{Attached, Begin, Order, Place};
 use crate::plan::Plan;
 use crate::publisher::{BatchLimits, Publisher};
+use crate::recent::Recent;
 
 /// Why changes can't flow any more.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,7 @@ pub(crate) struct Pipeline<C> {
     pub(crate) journal: Journal,
     /// Everything up to here has been published.
     pub(crate) published: watch::Sender<Position>,
+    pub(crate) recent: Arc<Recent>,
     /// Subscriptions that wait for the stream to be live. Bounded by the connections: each waits
     /// for the answer before it asks for more.
     pub(crate) waiting: Vec<Begin>,
@@ -65,8 +67,9 @@ pub(crate) struct Pipeline<C> {
 /// Where the stream stands.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// The last change that was taken from the stream.
+    /// The last change that was taken from the stream, and its transaction.
     taken: Cursor,
+    xid: Option<Xid>,
     /// Everything before this is dealt with, once the batch at hand is published.
     finished: Option<Lsn>,
     /// The last [`Progress::finished`] that was acknowledged.
@@ -106,6 +109,7 @@ impl Progress {
             } else {
                 Cursor::default()
             },
+            xid: None,
             finished: None,
             acknowledged: gap.resumes_at,
         }
@@ -137,6 +141,7 @@ impl<C: RowCheck> Pipeline<C> {
                 },
                 Ok(()) = state.changed() => {
                     if is_live(&state) {
+                        self.journal.begin(self.source.started_at()).await?;
                         for begin in std::mem::take(&mut self.waiting) {
                             self.begin(begin);
                         }
@@ -244,6 +249,9 @@ impl<C: RowCheck> Pipeline<C> {
             return;
         }
         self.progress.taken = change.cursor;
+        if self.progress.xid.replace(change.xid) != Some(change.xid) {
+            self.recent.add(change.xid);
+        }
         self.metrics.change(&change);
         if self.describe.publishes(&change) {
             self.journal.append(&change);
@@ -257,6 +265,7 @@ impl<C: RowCheck> Pipeline<C> {
         warn!(reason, "changes were lost; telling all subscribers");
         self.decoder.restart();
         self.journal.new_epoch(reason).await?;
+        self.journal.begin(gap.resumes_at).await?;
         self.progress = self.progress.after(gap);
         self.publisher.tell_gap(reason);
         Ok(())

@@ -17,13 +17,16 @@ use crate::metrics::Metrics;
 use crate::order::{Attached, Orders};
 use crate::publisher::{BatchLimits, Publisher};
 use crate::session::text_frame;
-use crate::walk::{Walk, Walker, epoch_changed, too_old};
+use crate::walk::{Seen, Walk, Walker, epoch_changed, too_old};
 
 /// A subscription that is to go on from where it was.
 pub(crate) struct Resume {
     pub(crate) attached: Attached,
     pub(crate) since: Position,
-    pub(crate) acknowledge: Box<dyn FnOnce(Position) -> Bytes + Send>,
+    /// What came after `since` and it has all the same.
+    pub(crate) seen: Option<Seen>,
+    /// `None`: said already.
+    pub(crate) acknowledge: Option<Box<dyn FnOnce(Position) -> Bytes + Send>>,
     pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
 }
 
@@ -53,6 +56,11 @@ impl Replay {
     /// Nothing is kept.
     pub(crate) fn none() -> Replay {
         Replay { asks: None }
+    }
+
+    /// Whether there is a log.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.asks.is_some()
     }
 
     /// Returns when the subscription was acknowledged.
@@ -199,6 +207,7 @@ impl State {
         let Resume {
             attached,
             since,
+            seen,
             acknowledge,
             caught_up,
         } = resume;
@@ -214,12 +223,15 @@ impl State {
             },
             _ => unavailable(),
         })?;
-        if attached.outbox.push(acknowledge(since)) == Pushed::Closed {
+        if let Some(acknowledge) = acknowledge
+            && attached.outbox.push(acknowledge(since)) == Pushed::Closed
+        {
             return Ok(());
         }
         self.waiting.push(Walker {
             attached,
             since,
+            seen,
             caught_up,
         });
         Ok(())

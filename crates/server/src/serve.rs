@@ -30,11 +30,12 @@ use crate::page::Page;
 use crate::pipeline::{Pipeline, PipelineError, Progress};
 use crate::publisher::{BatchLimits, Publisher};
 use crate::ready::Readiness;
+use crate::recent::Recent;
 use crate::replay::{Replay, Replayer};
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
 use crate::shared::{SessionSettings, Shared};
-use crate::socket::SocketSettings;
 use crate::snapshot::Snapshots;
+use crate::socket::SocketSettings;
 use crate::sockets::Sockets;
 
 /// Why the server can't run; each says what to do.
@@ -166,6 +167,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         cursor: journal.last(),
         epoch: journal.epoch(),
     });
+    let recent = Arc::new(Recent::default());
     let snapshots = Snapshots {
         reader,
         describe: tokio::sync::Mutex::new(Describe::new(
@@ -178,7 +180,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
             time_max: config.snapshot_timeout,
         },
         published: published.subscribe(),
-        orders: orders.clone(),
+        recent: recent.clone(),
+        replay: replay.clone(),
     };
     let session_settings = session_settings(&config);
     let shared = Shared::new(
@@ -233,6 +236,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         progress: Progress::behind(journal.last()),
         journal,
         published,
+        recent,
         waiting: Vec::new(),
     };
     // A task of its own: run from the main future, every message would wake another thread.

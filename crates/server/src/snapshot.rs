@@ -1,23 +1,27 @@
 //! The rows that a subscriber may see, then its changes from exactly there.
 //!
-//! The subscription becomes live first, behind a closed gate; then the rows are read, as of one
-//! moment. A change that waits at the gate is in the rows already if their snapshot sees its
-//! transaction, and follows otherwise.
+//! The rows are read as of one moment, after a place in the stream was noted. Then the subscription
+//! is caught up from that place like one that comes back, except for the changes of transactions
+//! that the snapshot saw: these are in the rows. So a snapshot may take long while the table is
+//! busy, and nothing has to wait in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 use tracing::info;
-use walcast_change::{Cursor, Position, Row, Shape};
-use walcast_hub::{Pushed, Skip};
+use walcast_change::{Position, Row, Shape};
+use walcast_hub::Pushed;
 use walcast_protocol::{Code, Notice, Refusal, SnapshotRows, codec_of};
 use walcast_rls::{ReadError, ReadLimits, Reading, TableReader};
 
 use crate::describe::Describe;
-use crate::order::{Attached, Order, Orders};
+use crate::order::Attached;
+use crate::recent::Recent;
+use crate::replay::{Replay, Resume};
 use crate::session::text_frame;
+use crate::walk::Seen;
 
 /// What reads snapshots. One for all sessions.
 pub(crate) struct Snapshots {
@@ -26,23 +30,25 @@ pub(crate) struct Snapshots {
     pub(crate) limits: ReadLimits,
     /// Everything up to here has been published.
     pub(crate) published: watch::Receiver<Position>,
-    pub(crate) orders: Orders,
+    pub(crate) recent: Arc<Recent>,
+    pub(crate) replay: Replay,
 }
 
 /// A snapshot that was begun.
 pub(crate) struct Snapshot {
     attached: Attached,
     reading: Reading,
+    /// What came up to here is in the rows.
+    pub(crate) place: Position,
 }
 
 /// How long one that reads may take to empty its outbox.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
-/// How long the stream is waited for to come where the rows were read, so that the position at the
-/// end of the snapshot is behind all that is in it.
-const STREAM_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a transaction may be invisible that the stream has told of already.
+const VISIBLE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Snapshots {
-    /// Begins to read, for a subscription that is live behind a closed gate.
+    /// Begins to read.
     pub(crate) async fn open(&self, attached: Attached) -> Result<Snapshot, Refusal> {
         let channel = attached.spec.channel.clone();
         let failed = |code, text: &str| Refusal::new(code, text).on(&*channel);
@@ -51,17 +57,45 @@ impl Snapshots {
             let text = "a snapshot needs one table; schema.* has many";
             return Err(failed(Code::SnapshotFailed, text));
         };
-        let described = async { self.describe.lock().await.table(&target.schema, table).await };
+        if !self.replay.is_kept() {
+            let text =
+                "this server keeps no log of changes (setting log_dir), so it has no snapshots";
+            return Err(failed(Code::SnapshotFailed, text));
+        }
+        let described = async {
+            self.describe
+                .lock()
+                .await
+                .table(&target.schema, table)
+                .await
+        };
         let shape = described.await.ok_or_else(|| {
             let text = "the table can't be read at the moment; try again";
             failed(Code::SnapshotFailed, text)
         })?;
-        let reading = self.read(&attached, &shape).await;
-        let reading = reading.map_err(|error| refusal(&error, &attached))?;
-        Ok(Snapshot {
-            attached,
-            reading,
-        })
+        let end = Instant::now() + VISIBLE_PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            // In this order: what is published is among the recent ones.
+            let place = *self.published.borrow();
+            let recent = self.recent.xids();
+            let reading = self.read(&attached, &shape).await;
+            let reading = reading.map_err(|error| refusal(&error, &attached))?;
+            let seen = reading.snapshot();
+            if recent.into_iter().all(|xid| seen.sees(xid)) {
+                return Ok(Snapshot {
+                    attached,
+                    reading,
+                    place,
+                });
+            }
+            if Instant::now() > end {
+                let text = "a transaction is not visible yet, perhaps because of a synchronous standby; try again";
+                return Err(failed(Code::SnapshotFailed, text));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
     }
 
     async fn read(&self, attached: &Attached, shape: &Arc<Shape>) -> Result<Reading, ReadError> {
@@ -82,20 +116,21 @@ impl Snapshots {
             .await
     }
 
-    /// Sends all rows, then opens the gate. If that fails, the subscription ends and is told so.
+    /// Sends all rows, then has the subscription caught up. If that fails, it is told so, and has
+    /// not begun.
     pub(crate) async fn send(self: Arc<Self>, mut snapshot: Snapshot) {
-        match self.rows(&mut snapshot).await {
+        let (spec, outbox) = (
+            snapshot.attached.spec.clone(),
+            snapshot.attached.outbox.clone(),
+        );
+        let done = match self.rows(&mut snapshot).await {
             Ok(rows) => self.go_live(snapshot, rows).await,
-            Err(refusal) => {
-                let Attached {
-                    id, spec, outbox, ..
-                } = snapshot.attached;
-                outbox.push(text_frame(|out| {
-                    codec_of(spec.format).refusal(&refusal, out);
-                }));
-                let (done, _) = tokio::sync::oneshot::channel();
-                let _ = self.orders.send(Order::Unsubscribe(id, done)).await;
-            }
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = done {
+            outbox.push(text_frame(|out| {
+                codec_of(spec.format).refusal(&refusal, out);
+            }));
         }
     }
 
@@ -118,12 +153,7 @@ impl Snapshots {
         }
     }
 
-    async fn hand_over(
-        &self,
-        snapshot: &Snapshot,
-        rows: &[Row],
-        sent: u64,
-    ) -> Result<(), Refusal> {
+    async fn hand_over(&self, snapshot: &Snapshot, rows: &[Row], sent: u64) -> Result<(), Refusal> {
         let Attached {
             id, spec, outbox, ..
         } = &snapshot.attached;
@@ -146,38 +176,36 @@ impl Snapshots {
         Ok(())
     }
 
-    async fn go_live(&self, snapshot: Snapshot, rows: u64) {
-        let (lsn, seen) = (snapshot.reading.lsn(), snapshot.reading.snapshot().clone());
-        let mut published = self.published.clone();
-        let come = published.wait_for(|position| position.cursor.commit_lsn >= lsn);
-        let _ = timeout(STREAM_PATIENCE, come).await;
-        let place = *published.borrow();
-        let Attached {
-            id,
-            spec,
-            outbox,
-            gate,
-            ..
-        } = snapshot.attached;
-        let mark = |last: Option<Cursor>| {
+    async fn go_live(&self, snapshot: Snapshot, rows: u64) -> Result<(), Refusal> {
+        let Snapshot {
+            attached,
+            reading,
+            place,
+        } = snapshot;
+        let seen = Seen {
+            snapshot: Arc::new(reading.snapshot().clone()),
+            until: reading.lsn(),
+        };
+        // Its session in Postgres is free for the next one.
+        drop(reading);
+        let (id, spec) = (attached.id, attached.spec.clone());
+        let caught_up = Box::new(move |position| {
             let notice = Notice::SnapshotComplete {
                 channel: &spec.channel,
                 id,
                 rows,
-                position: Position {
-                    cursor: place.cursor.max(last.unwrap_or_default()),
-                    ..place
-                },
+                position,
             };
             text_frame(|out| codec_of(spec.format).notice(&notice, out))
+        });
+        let resume = Resume {
+            attached,
+            since: place,
+            seen: Some(seen),
+            acknowledge: None,
+            caught_up,
         };
-        let skip = Skip {
-            until: lsn,
-            has: Box::new(move |_, xid| seen.sees(xid)),
-        };
-        if let Some(gate) = gate {
-            gate.open(Some(skip), mark, &outbox);
-        }
+        self.replay.resume(resume).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! little more than one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -10,8 +11,9 @@ use tracing::warn;
 use walcast_change::{Cursor, Epoch, Position};
 use walcast_hub::{ConnId, Gate, Member, Skip, SubscriptionId};
 use walcast_log::{ReadError, Reader};
+use walcast_pgoutput::Lsn;
 use walcast_protocol::{Code, Refusal, codec_of};
-use walcast_rls::{RowCheck, Viewer};
+use walcast_rls::{PgSnapshot, RowCheck, Viewer};
 
 use crate::order::{Attached, Order, Orders, Place};
 use crate::plan::Plan;
@@ -35,7 +37,32 @@ pub(crate) struct Walk<C> {
 pub(crate) struct Walker {
     pub(crate) attached: Attached,
     pub(crate) since: Position,
+    pub(crate) seen: Option<Seen>,
     pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
+}
+
+/// The transactions whose changes were in the rows that a subscription began with.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub(crate) snapshot: Arc<PgSnapshot>,
+    /// All of them committed before this.
+    pub(crate) until: Lsn,
+}
+
+impl Walker {
+    /// What it has of what it is sent: everything up to a cursor, and what it saw.
+    fn has(&self, reached: Cursor) -> Skip {
+        let had = reached.max(self.since.cursor);
+        let Some(Seen { snapshot, until }) = self.seen.clone() else {
+            return Skip::up_to(had);
+        };
+        Skip {
+            until: until.max(had.commit_lsn),
+            has: Box::new(move |cursor, xid| {
+                cursor <= had || cursor.commit_lsn < until && snapshot.sees(xid)
+            }),
+        }
+    }
 }
 
 impl<C: RowCheck> Walk<C> {
@@ -80,7 +107,7 @@ impl<C: RowCheck> Walk<C> {
         } = walker.attached;
         let member = Member {
             outbox: outbox.clone(),
-            gate: Some(Gate::open_but(Skip::up_to(walker.since.cursor))),
+            gate: Some(Gate::open_but(walker.has(Cursor::default()))),
         };
         self.publisher
             .subscribe(id, connection, viewer, spec.clone(), member);
@@ -220,10 +247,12 @@ impl<C: RowCheck> Walk<C> {
 /// may have come further than the place where the subscription became live: up to `reached` it has
 /// everything.
 fn release(walker: Walker, place: Position, reached: Cursor) {
+    let has = walker.has(reached);
     let Walker {
         attached,
         since,
         caught_up,
+        ..
     } = walker;
     let Some(gate) = attached.gate else { return };
     let had = reached.max(since.cursor);
@@ -231,7 +260,7 @@ fn release(walker: Walker, place: Position, reached: Cursor) {
         let cursor = place.cursor.max(had).max(last.unwrap_or_default());
         caught_up(Position { cursor, ..place })
     };
-    gate.open(Some(Skip::up_to(had)), mark, &attached.outbox);
+    gate.open(Some(has), mark, &attached.outbox);
 }
 
 fn lost(error: &ReadError) -> Refusal {

@@ -39,6 +39,7 @@ pub struct Source {
     waiting: VecDeque<Event>,
     /// The highest LSN that may be acknowledged: of what has been delivered.
     delivered: Lsn,
+    started_at: Lsn,
 }
 
 enum Link {
@@ -102,6 +103,7 @@ impl Source {
             link: Link::Down,
             waiting: VecDeque::new(),
             delivered: acknowledged,
+            started_at: acknowledged,
         })
     }
 
@@ -179,6 +181,11 @@ impl Source {
         Arc::clone(&self.shared.progress)
     }
 
+    /// Where the present or last connection began to stream.
+    pub fn started_at(&self) -> Lsn {
+        self.started_at
+    }
+
     /// The server of the present or last connection; with a [`Gap`] it may be another one.
     pub fn server(&self) -> Option<&ServerIdentity> {
         self.memory.known.identity.as_ref()
@@ -238,6 +245,7 @@ impl Source {
             self.waiting.push_back(Event::Gap(gap));
         }
         self.delivered = self.delivered.max(session.start);
+        self.started_at = session.start;
         *memory = Memory {
             known: Known {
                 acknowledged: memory.known.acknowledged,

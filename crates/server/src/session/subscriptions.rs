@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 use walcast_change::Position;
-use walcast_hub::{ConnId, Filter, Gate, Outbox, Spec, SubscriptionId};
+use walcast_hub::{ConnId, Filter, Outbox, Spec, SubscriptionId};
 use walcast_protocol::{Code, Refusal, Start};
 use walcast_rls::Viewer;
 
@@ -34,7 +34,7 @@ pub(crate) struct Subscriptions {
 struct Begun {
     spec: Arc<Spec>,
     /// Reads the rows that it begins with. Ends with the subscription.
-    _snapshot: Option<AbortOnDropHandle<()>>,
+    snapshot: Option<AbortOnDropHandle<()>>,
 }
 
 /// What the dialect says while a subscription begins.
@@ -96,7 +96,7 @@ impl Subscriptions {
         start: Start,
         words: Words,
     ) -> Result<(), Refusal> {
-        let mut attached = Attached {
+        let attached = Attached {
             id,
             connection: self.connection,
             viewer,
@@ -117,32 +117,19 @@ impl Subscriptions {
                 let resume = Resume {
                     attached,
                     since,
-                    acknowledge,
+                    seen: None,
+                    acknowledge: Some(acknowledge),
                     caught_up: words.caught_up,
                 };
                 self.shared.replay.resume(resume).await?;
                 None
             }
             Start::Snapshot => {
-                attached.gate = Some(Gate::closed(self.shared.settings.outbox_bytes_max));
                 let snapshots = self.shared.snapshots.clone();
-                // Live before the rows are read, so that nothing falls between; said afterwards.
-                let (here, place) = oneshot::channel();
-                let remember = Box::new(move |position| {
-                    let _ = here.send(position);
-                    None
-                });
-                self.live(attached.clone(), remember).await?;
-                let snapshot = match snapshots.open(attached).await {
-                    Ok(snapshot) => snapshot,
-                    Err(refusal) => {
-                        self.drop(id).await;
-                        return Err(refusal);
-                    }
-                };
-                if let Ok(position) = place.await {
-                    self.outbox.push(acknowledge(position));
-                }
+                let snapshot = snapshots.open(attached).await?;
+                self.known_to_replay = true;
+                self.known_to_pipeline = true;
+                self.outbox.push(acknowledge(snapshot.place));
                 let sending = tokio::spawn(snapshots.send(snapshot));
                 Some(AbortOnDropHandle::new(sending))
             }
@@ -152,10 +139,7 @@ impl Subscriptions {
             subscription = id.0,
             "subscribed"
         );
-        let begun = Begun {
-            spec,
-            _snapshot: snapshot,
-        };
+        let begun = Begun { spec, snapshot };
         self.begun.insert(id, begun);
         Ok(())
     }
@@ -232,6 +216,7 @@ impl Subscriptions {
     /// All are judged as `viewer` from now on. First the view, which counts for every change, then
     /// what can't be subscribed to any more: these end, and are returned.
     pub(crate) async fn set_viewer(&mut self, viewer: &Viewer) -> Vec<Refusal> {
+        let mut ended = self.end_unread().await;
         if self.known_to_replay {
             let replay = &self.shared.replay;
             replay.set_viewer(self.connection, viewer.clone()).await;
@@ -241,7 +226,29 @@ impl Subscriptions {
         if self.known_to_pipeline && self.shared.orders.send(order).await.is_ok() {
             let _ = set.await;
         }
-        self.end_forbidden(viewer).await
+        ended.extend(self.end_forbidden(viewer).await);
+        ended
+    }
+
+    /// Rows that are being read are those of the viewer who asked for them.
+    async fn end_unread(&mut self) -> Vec<Refusal> {
+        let is_read = |begun: &Begun| {
+            begun
+                .snapshot
+                .as_ref()
+                .is_none_or(|task| task.is_finished())
+        };
+        let unread = self.begun.iter().filter(|(_, begun)| !is_read(begun));
+        let unread: Vec<_> = unread
+            .map(|(id, begun)| (*id, begun.spec.clone()))
+            .collect();
+        let mut ended = Vec::new();
+        for (id, spec) in unread {
+            self.drop(id).await;
+            let text = "the token was changed while the snapshot was read; subscribe again";
+            ended.push(Refusal::new(Code::SnapshotFailed, text).on(&*spec.channel));
+        }
+        ended
     }
 
     /// If it can't be found out what is forbidden, everything stays: every change is judged anyway.

@@ -33,7 +33,6 @@ async fn messages_that_make_no_sense() -> Result<()> {
             subscribe_to(&format!("table:{}", "x".repeat(1000))),
             "INVALID_CHANNEL",
         ),
-        (subscribe_to("presence:room"), "INVALID_CHANNEL"),
         (subscribe_to("table:nowhere"), "FORBIDDEN"),
         (subscribe_to("table:hidden"), "FORBIDDEN"),
         (subscribe_to("table:unpublished"), "FORBIDDEN"),

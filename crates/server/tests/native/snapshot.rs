@@ -8,19 +8,35 @@ use walcast_harness::Socket;
 
 use crate::stage::{ALICE, BOB, DEADLINE, Stage, subscribe};
 
-/// The records of a snapshot and its last message.
+/// The records of a snapshot and its last message; nothing else may come between.
 async fn snapshot(socket: &mut Socket, fields: Value) -> Result<(Vec<Value>, Value)> {
+    let (records, events, done) = snapshot_and_events(socket, fields).await?;
+    assert!(events.is_empty(), "{events:?}");
+    Ok((records, done))
+}
+
+/// The records, the events since that came before the last message, and this.
+async fn snapshot_and_events(
+    socket: &mut Socket,
+    fields: Value,
+) -> Result<(Vec<Value>, Vec<Value>, Value)> {
     let mut request = fields;
     request["snapshot"] = true.into();
     let ack = subscribe(socket, request).await?;
     assert_eq!(ack["snapshot"], true, "{ack}");
     let mut records = Vec::new();
+    let mut events = Vec::new();
     loop {
         let message = socket.next_json(DEADLINE).await?;
         if message["event"] == "snapshot_complete" {
             assert_eq!(message["count"], records.len(), "{message}");
-            return Ok((records, message));
+            return Ok((records, events, message));
         }
+        if message["type"] == "broadcast" {
+            events.push(message);
+            continue;
+        }
+        assert!(events.is_empty(), "rows come first: {message}");
         let chunk = message["payload"]["records"].as_array();
         records.extend(chunk.with_context(|| format!("rows in {message}"))?.clone());
     }
@@ -135,7 +151,7 @@ fn apply(shown: &mut BTreeMap<i64, String>, event: &Value) -> Result<()> {
 #[tokio::test]
 async fn rows_and_changes_meet_without_a_gap_or_a_repetition() -> Result<()> {
     const ROUNDS: i32 = 400;
-    let stage = Stage::new(&[]).await?;
+    let stage = Stage::new(&[("connections_per_user_max", "0")]).await?;
     stage
         .execute("insert into notes select n, '0' from generate_series(-200, -1) n")
         .await?;
@@ -149,18 +165,24 @@ async fn rows_and_changes_meet_without_a_gap_or_a_repetition() -> Result<()> {
                 ))
                 .await?;
         }
-        stage.execute("insert into notes values (9999, 'end')").await
+        stage
+            .execute("insert into notes values (9999, 'end')")
+            .await
     };
     let reading = async {
         let mut seen = Vec::new();
         loop {
             let mut socket = stage.connect(ALICE).await?;
-            let (rows, _) = snapshot(&mut socket, json!({ "channel": "table:notes" })).await?;
+            let notes = json!({ "channel": "table:notes" });
+            let (rows, events, _) = snapshot_and_events(&mut socket, notes).await?;
             let mut shown = BTreeMap::new();
             for row in &rows {
                 let id = row["id"].as_i64().context("an id")?;
                 let body = row["body"].as_str().context("a body")?;
                 shown.insert(id, body.to_owned());
+            }
+            for event in &events {
+                apply(&mut shown, event)?;
             }
             let ended = shown.contains_key(&9999);
             seen.push((socket, shown));
@@ -172,7 +194,11 @@ async fn rows_and_changes_meet_without_a_gap_or_a_repetition() -> Result<()> {
     let (written, seen) = tokio::join!(writing, reading);
     written?;
     let seen = seen?;
-    assert!(seen.len() > 3, "only {} snapshots beside the writer", seen.len());
+    assert!(
+        seen.len() > 3,
+        "only {} snapshots beside the writer",
+        seen.len()
+    );
     let rows = stage.sql.query("select id, body from notes", &[]).await?;
     let table: BTreeMap<i64, String> = rows
         .iter()
