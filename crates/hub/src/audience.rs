@@ -250,8 +250,8 @@ impl Audience {
         std::mem::take(&mut self.movements)
     }
 
-    /// The outbox of every connection that has subscriptions.
-    pub fn outboxes(&self) -> impl Iterator<Item = &Arc<Outbox>> {
+    /// The outbox of every connection that has subscriptions, with the format of one of them.
+    pub fn outboxes(&self) -> impl Iterator<Item = (u8, &Arc<Outbox>)> {
         self.connections.values().filter_map(|own| {
             let id = own.iter().next()?;
             let place = self.subscriptions.get(id)?;
