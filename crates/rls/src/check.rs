@@ -34,6 +34,8 @@ use crate::{
 pub struct PostgresCheck {
     pub(crate) config: Arc<CheckConfig>,
     slots: Vec<Slot>,
+    /// For statements that judge many viewers at once. No function of a policy runs there.
+    crowd: Slot,
     cache: Arc<Cache>,
     breaker: Mutex<Breaker>,
     reporter: Reporter,
@@ -99,6 +101,7 @@ impl PostgresCheck {
             refresher: tokio::spawn(cache::keep_fresh(cache.clone(), config.clone())),
             config,
             slots,
+            crowd: Slot::default(),
             cache,
             breaker: Mutex::default(),
             reporter: Reporter::new(counters.clone()),
@@ -312,8 +315,8 @@ impl PostgresCheck {
     pub(crate) async fn run_set(
         &mut self,
         job: &SetJob<'_>,
-    ) -> Result<Option<Vec<(usize, usize)>>, Again> {
-        let slot = self.slots.first_mut().ok_or(Again::Disconnected)?;
+    ) -> Result<Option<Vec<(usize, u32)>>, Again> {
+        let slot = &mut self.crowd;
         let lane = slot
             .open(&self.config)
             .await
@@ -324,6 +327,7 @@ impl PostgresCheck {
             Ok(Err(Failure::Sql(code))) => {
                 self.reporter.set_failed(&code);
                 lane.sets.remove(&job.id);
+                lane.held.remove(&job.id);
                 self.paused
                     .retain(|_, since| since.elapsed() < breaker::OPEN_FOR);
                 self.paused.insert(job.id, Instant::now());

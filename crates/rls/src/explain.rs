@@ -140,7 +140,7 @@ async fn one(lane: &mut Lane, rules: &Rules) -> Explanation {
                     (Err(reason), Some(set)) => {
                         found.tier = "set";
                         found.reason = format!("one statement for all viewers: {reason}");
-                        sql.clone_from(set);
+                        sql.clone_from(&set.with_parameters);
                         arrays = found.claims.len();
                     }
                     (Err(reason), None) => {

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use walcast_change::Cell;
 
@@ -23,7 +24,10 @@ pub(crate) struct Index {
     group_of: HashMap<u32, u32>,
     /// Those that only Postgres can judge.
     odd: HashSet<u32>,
+    version: u64,
 }
+
+static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 #[derive(Debug)]
 struct Members {
@@ -64,7 +68,13 @@ impl Index {
             groups: HashMap::new(),
             group_of: HashMap::new(),
             odd: HashSet::new(),
+            version: VERSIONS.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// Another one whenever a group has come; no two indexes have the same.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// `None`: it has no group.
@@ -75,8 +85,9 @@ impl Index {
             return;
         };
         self.group_of.insert(viewer, group.id);
-        let path = &mut self.path;
+        let (path, version) = (&mut self.path, &mut self.version);
         let members = self.groups.entry(group.id).or_insert_with(|| {
+            *version = VERSIONS.fetch_add(1, Ordering::Relaxed);
             path.insert(&group);
             Members {
                 group,

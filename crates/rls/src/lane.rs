@@ -15,6 +15,7 @@ use crate::connector::ConnectError;
 use crate::rules::{Rules, Standing};
 use crate::run::is_of_the_moment;
 use crate::search_path;
+use crate::set::Held;
 use crate::snapshot::PgSnapshot;
 use crate::unit::{Mode, Unit};
 use crate::{CheckConfig, Viewer};
@@ -32,6 +33,8 @@ pub(crate) struct Lane {
     pub(crate) projections: HashMap<u64, Statement>,
     /// Statements that judge many viewers, by the projection's id.
     pub(crate) sets: HashMap<u64, Statement>,
+    /// What these need of the viewers, where the session can keep it. `None`: it can't.
+    pub(crate) held: HashMap<u64, Option<Held>>,
 }
 
 /// A statement, or the SQLSTATE that Postgres refused it with.
@@ -143,6 +146,7 @@ impl Lane {
             checks: HashMap::new(),
             projections: HashMap::new(),
             sets: HashMap::new(),
+            held: HashMap::new(),
         })
     }
 

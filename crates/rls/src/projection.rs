@@ -15,7 +15,7 @@ use crate::Viewer;
 use crate::claims::Outline;
 use crate::formula::{self, ColumnType, Formula, Value};
 use crate::lane::{Failure, Lane, Started, failure};
-use crate::set;
+use crate::set::{self, SetSql};
 
 /// The slots of one (table, role), as of one digest of the catalogue.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ pub(crate) struct Prepared {
     pub(crate) types: Vec<u32>,
     /// `Err`: why Postgres has to be asked.
     pub(crate) formula: Result<Formula, String>,
-    /// The statement that judges many viewers.
-    pub(crate) set: Option<String>,
+    /// The statements that judge many viewers.
+    pub(crate) set: Option<SetSql>,
 }
 
 /// Viewers that are as one.
@@ -122,7 +122,7 @@ impl Projection {
     fn prepare(&self, types: Result<Vec<u32>, &'static str>) {
         let prepared = types.map(|types| {
             let formula = formula::compile(&self.outline, &types, &self.table, &self.columns);
-            let set = set::sql(&self.outline, &types, &self.schema, &self.table);
+            let set = set::sql(self.id, &self.outline, &types, (&self.schema, &self.table));
             Arc::new(Prepared {
                 types,
                 formula,

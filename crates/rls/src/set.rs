@@ -4,11 +4,14 @@
 //! Only for policies in which nothing can raise: a join may leave out, or look at, what the policy
 //! as it is written would not.
 
+mod held;
+
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Visit, Visitor};
+use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
@@ -20,12 +23,30 @@ use crate::literal::identifier;
 use crate::projection::Group;
 use crate::rules::Image;
 
+pub(crate) use self::held::Held;
+
+/// The statements for a policy: numbers of images (`$1 :: text[]`) and of viewers that see them.
+#[derive(Debug)]
+pub(crate) struct SetSql {
+    /// The viewers are the other parameters, one array of texts for each slot that varies; they are
+    /// numbered from 1.
+    pub(crate) with_parameters: String,
+    /// The viewers are groups in a relation that the session has.
+    over_relation: String,
+    /// Slots that vary, each with its type.
+    columns: Vec<(usize, &'static str)>,
+}
+
 /// Parts that an OR is taken apart into.
 const PARTS_MAX: usize = 8;
 
-/// The statement for a policy: numbers of images (`$1 :: text[]`) and of viewers (the other
-/// parameters, one array of texts for each slot that varies) that see them. `None`: there is none.
-pub(crate) fn sql(outline: &Outline, types: &[u32], schema: &str, table: &str) -> Option<String> {
+/// `None`: there is none. `id`: the projection's.
+pub(crate) fn sql(
+    id: u64,
+    outline: &Outline,
+    types: &[u32],
+    (schema, table): (&str, &str),
+) -> Option<SetSql> {
     if !is_tame(&outline.tree) {
         return None;
     }
@@ -33,39 +54,48 @@ pub(crate) fn sql(outline: &Outline, types: &[u32], schema: &str, table: &str) -
     if varying.is_empty() {
         return None;
     }
-    let (mut arrays, mut names, mut columns) = (String::new(), String::new(), String::new());
+    let (mut arrays, mut names, mut casts) = (String::new(), String::new(), String::new());
+    let mut columns = Vec::new();
     for (nth, slot) in varying.iter().enumerate() {
-        let oid = *types.get(*slot)?;
+        let kind = type_name(*types.get(*slot)?)?;
+        columns.push((*slot, kind));
         let _ = write!(arrays, "${}::pg_catalog.text[], ", nth + 2);
         let _ = write!(names, "walcast_t{slot}, ");
-        let _ = write!(
-            columns,
-            "walcast_t{slot}::{} AS walcast_c{slot}, ",
-            type_name(oid)?
-        );
+        let _ = write!(casts, "walcast_t{slot}::{kind} AS walcast_c{slot}, ");
     }
-    let parts: Vec<String> = alternatives(&outline.tree)
-        .iter()
-        .map(|part| {
+    let parts = |viewers: &str| {
+        let parts = alternatives(&outline.tree);
+        let parts = parts.iter().map(|part| {
             format!(
-                "SELECT walcast_n, walcast_m FROM walcast_images AS {}, walcast_viewers WHERE {}",
+                "SELECT walcast_n, walcast_m FROM walcast_images AS {}, {viewers} WHERE {}",
                 identifier(table),
                 print(part, outline)
             )
-        })
-        .collect();
-    Some(format!(
+        });
+        parts.collect::<Vec<_>>().join(" UNION ")
+    };
+    let images = format!(
         "WITH walcast_images AS MATERIALIZED (SELECT (walcast_row).*, walcast_n FROM \
            (SELECT walcast_text::{schema}.{table} AS walcast_row, walcast_n \
-              FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS walcast_x(walcast_text, walcast_n) OFFSET 0) AS walcast_y), \
-         walcast_viewers AS MATERIALIZED (SELECT {columns} walcast_m \
-              FROM ROWS FROM (pg_catalog.unnest({arrays})) WITH ORDINALITY AS walcast_z({names}walcast_m)) \
-         SELECT walcast_n::pg_catalog.int4, walcast_m::pg_catalog.int4 FROM ({parts}) AS walcast_pairs",
+              FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS walcast_x(walcast_text, walcast_n) OFFSET 0) AS walcast_y)",
         schema = identifier(schema),
         table = identifier(table),
-        arrays = arrays.trim_end_matches(", "),
-        parts = parts.join(" UNION "),
-    ))
+    );
+    let pairs = "SELECT walcast_n::pg_catalog.int4, walcast_m::pg_catalog.int8 FROM";
+    Some(SetSql {
+        with_parameters: format!(
+            "{images}, walcast_viewers AS MATERIALIZED (SELECT {casts} walcast_m \
+               FROM ROWS FROM (pg_catalog.unnest({arrays})) WITH ORDINALITY AS walcast_z({names}walcast_m)) \
+             {pairs} ({}) AS walcast_pairs",
+            parts("walcast_viewers"),
+            arrays = arrays.trim_end_matches(", "),
+        ),
+        over_relation: format!(
+            "{images} {pairs} ({}) AS walcast_pairs",
+            parts(&format!("{} AS walcast_viewers", held::name(id)))
+        ),
+        columns,
+    })
 }
 
 fn varying(outline: &Outline) -> Vec<usize> {
@@ -203,43 +233,72 @@ fn type_name(oid: u32) -> Option<&'static str> {
 /// What one statement is to judge.
 pub(crate) struct SetJob<'j> {
     pub(crate) id: u64,
-    pub(crate) sql: &'j str,
-    pub(crate) outline: &'j Outline,
+    pub(crate) set: &'j SetSql,
+    /// Different when the groups are.
+    pub(crate) version: u64,
     /// Any viewer of the role.
     pub(crate) viewer: &'j Viewer,
     pub(crate) images: &'j [Arc<Image>],
     pub(crate) groups: &'j [Arc<Group>],
 }
 
-/// The pairs (image, group), by their places, that the policies let through.
-pub(crate) async fn judge(
-    lane: &mut Lane,
-    job: &SetJob<'_>,
-) -> Result<Vec<(usize, usize)>, Failure> {
+/// The pairs (image's place, group's number) that the policies let through.
+pub(crate) async fn judge(lane: &mut Lane, job: &SetJob<'_>) -> Result<Vec<(usize, u32)>, Failure> {
+    match held::statement(lane, job).await? {
+        Some(statement) => {
+            let found = ask(lane, job, &statement, &[]).await?;
+            let pairs = found.into_iter();
+            Ok(pairs
+                .filter_map(|(image, group)| Some((image, u32::try_from(group).ok()?)))
+                .collect())
+        }
+        None => with_parameters(lane, job).await,
+    }
+}
+
+async fn with_parameters(lane: &mut Lane, job: &SetJob<'_>) -> Result<Vec<(usize, u32)>, Failure> {
     let statement = match lane.sets.get(&job.id) {
         Some(statement) => statement.clone(),
         None => {
             let path = lane.search_path.clone();
-            let mut prepared = lane.prepare_as(None, &path, job.sql).await;
+            let mut prepared = lane.prepare_as(None, &path, &job.set.with_parameters).await;
             if matches!(&prepared, Err(Failure::Sql(code)) if *code == SqlState::INSUFFICIENT_PRIVILEGE)
             {
-                prepared = lane.prepare_as(Some(job.viewer), &path, job.sql).await;
+                prepared = lane
+                    .prepare_as(Some(job.viewer), &path, &job.set.with_parameters)
+                    .await;
             }
             let statement = prepared?;
             lane.keep_set(job.id, statement.clone());
             statement
         }
     };
-    let images: Vec<&str> = job.images.iter().map(|image| image.text.as_str()).collect();
-    let columns: Vec<Vec<Option<String>>> = varying(job.outline)
-        .into_iter()
-        .map(|slot| {
+    let slots = job.set.columns.iter();
+    let columns: Vec<Vec<Option<String>>> = slots
+        .map(|(slot, _)| {
             job.groups
                 .iter()
-                .map(|group| text(group.values.get(slot)))
+                .map(|group| text(group.values.get(*slot)))
                 .collect()
         })
         .collect();
+    let found = ask(lane, job, &statement, &columns).await?;
+    let pairs = found.into_iter().filter_map(|(image, group)| {
+        let place = usize::try_from(group).ok()?.checked_sub(1)?;
+        Some((image, job.groups.get(place)?.id))
+    });
+    Ok(pairs.collect())
+}
+
+/// One transaction, rolled back, in the viewer's place. Images by their places, groups as they are
+/// numbered there.
+async fn ask(
+    lane: &Lane,
+    job: &SetJob<'_>,
+    statement: &Statement,
+    columns: &[Vec<Option<String>>],
+) -> Result<Vec<(usize, i64)>, Failure> {
+    let images: Vec<&str> = job.images.iter().map(|image| image.text.as_str()).collect();
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&images];
     parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
     let client = &lane.client;
@@ -247,7 +306,7 @@ pub(crate) async fn judge(
         Started::new(client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")).await;
     // Planned each time, for the numbers at hand: a nested loop over all viewers is never meant.
     let set = Started::new(lane.enter(job.viewer, "force_custom_plan")).await;
-    let found = Started::new(client.query(&statement, &parameters)).await;
+    let found = Started::new(client.query(statement, &parameters)).await;
     let kept = Started::new(lane.stayed(job.viewer)).await;
     let ended = Started::new(client.batch_execute("ROLLBACK")).await;
     let lost = Failure::Disconnected;
@@ -264,12 +323,9 @@ pub(crate) async fn judge(
     if !kept {
         return Err(Failure::Escaped);
     }
-    let pair = |row: &tokio_postgres::Row| -> Option<(usize, usize)> {
-        let (image, group): (i32, i32) = (row.try_get(0).ok()?, row.try_get(1).ok()?);
-        Some((
-            usize::try_from(image).ok()?.checked_sub(1)?,
-            usize::try_from(group).ok()?.checked_sub(1)?,
-        ))
+    let pair = |row: &tokio_postgres::Row| -> Option<(usize, i64)> {
+        let (image, group): (i32, i64) = (row.try_get(0).ok()?, row.try_get(1).ok()?);
+        Some((usize::try_from(image).ok()?.checked_sub(1)?, group))
     };
     Ok(rows.iter().filter_map(pair).collect())
 }

@@ -265,18 +265,19 @@ impl PostgresCheck {
             return Ok(false);
         };
         let (groups, any) = index.groups();
+        let version = index.version();
         let prepared = index.prepared.clone();
         let Some(viewer) = any.and_then(|number| self.roster.viewer(number).cloned()) else {
             return Ok(true); // nobody but the odd ones
         };
-        let (Ok(projection), Some(sql)) = (&set.rules.projection, &prepared.set) else {
+        let (Ok(projection), Some(statements)) = (&set.rules.projection, &prepared.set) else {
             return Ok(false);
         };
         let images: Vec<Arc<Image>> = set.rows.iter().map(|(_, image, _)| image.clone()).collect();
         let job = SetJob {
             id: projection.id,
-            sql,
-            outline: &projection.outline,
+            set: statements,
+            version,
             viewer: &viewer,
             images: &images,
             groups: &groups,
@@ -289,14 +290,13 @@ impl PostgresCheck {
         };
         let mut visible = 0;
         for (image, group) in pairs {
-            let (Some((at, _, columns)), Some(group)) = (set.rows.get(image), groups.get(group))
-            else {
+            let Some((at, _, columns)) = set.rows.get(image) else {
                 continue;
             };
             let Some(sightings) = found.get_mut(*at) else {
                 continue;
             };
-            for viewer in index.members(group.id) {
+            for viewer in index.members(group) {
                 visible += 1;
                 sightings.push(Sighting {
                     viewer,

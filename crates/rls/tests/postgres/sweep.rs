@@ -255,3 +255,76 @@ async fn a_function_behind_a_function_changes() -> Result<()> {
     assert_eq!(sweep(&mut check, &changes).await, set(&[]));
     Ok(())
 }
+
+/// Statements for all viewers find these in a temporary relation, where the login may make one; and
+/// who comes and goes is found as before.
+#[tokio::test]
+async fn with_and_without_a_relation_of_the_session() -> Result<()> {
+    for (rights, expected) in [
+        ("", 1),
+        (
+            "REVOKE TEMPORARY ON DATABASE {db} FROM PUBLIC; GRANT TEMPORARY ON DATABASE {db} TO checker",
+            1,
+        ),
+        ("REVOKE TEMPORARY ON DATABASE {db} FROM PUBLIC", 0),
+    ] {
+        let mut rig = Rig::new(&format!(
+            "{ROWS} CREATE POLICY p ON docs USING (EXISTS (SELECT FROM members m WHERE m.team = docs.team AND m.who = auth.uid()));
+             ALTER TABLE members REPLICA IDENTITY FULL; INSERT INTO members VALUES ('x', '{ALICE}'), ('y', '{BOB}')"
+        ))
+        .await?;
+        rig.run(&rights.replace("{db}", &rig.database)).await?;
+        let mut check = rig.check().await?;
+        let x = rig
+            .change("INSERT INTO docs (id, team) VALUES (1, 'x')")
+            .await?;
+        let y = rig
+            .change("INSERT INTO docs (id, team) VALUES (2, 'y')")
+            .await?;
+        let changes = [x, y];
+        let (alice, bob) = (user(ALICE, ""), user(BOB, ""));
+        check.watch(1, &alice, "public", Some("docs"));
+        let expect = |sets: [&[u32]; 2]| sets.map(|set| set.iter().copied().collect()).to_vec();
+        assert_eq!(
+            sweep(&mut check, &changes).await,
+            expect([&[1], &[]]),
+            "{rights}"
+        );
+        check.watch(2, &bob, "public", Some("docs"));
+        check.watch(3, &user(BOB, r#""iat": 1"#), "public", Some("docs"));
+        assert_eq!(
+            sweep(&mut check, &changes).await,
+            expect([&[1], &[2, 3]]),
+            "{rights}"
+        );
+        check.unwatch(1, "public", Some("docs"));
+        check.unwatch(3, "public", Some("docs"));
+        assert_eq!(
+            sweep(&mut check, &changes).await,
+            expect([&[], &[2]]),
+            "{rights}"
+        );
+        check.watch(4, &alice, "public", Some("docs"));
+        assert_eq!(
+            sweep(&mut check, &changes).await,
+            expect([&[4], &[2]]),
+            "{rights}"
+        );
+        rig.run("UPDATE members SET team = 'y'").await?;
+        assert_eq!(
+            sweep(&mut check, &changes).await,
+            expect([&[], &[2, 4]]),
+            "{rights}"
+        );
+        let counts = check.counters().read();
+        assert_eq!(
+            (counts.set.visible, counts.image.visible),
+            (9, 0),
+            "{rights}: {counts:?}"
+        );
+        let sql = "SELECT count(*) FROM pg_class WHERE relname LIKE 'walcast\\_viewers\\_%' AND relkind = 'r'";
+        let relations: i64 = rig.admin.query_one(sql, &[]).await?.get(0);
+        assert_eq!(relations, expected, "{rights}");
+    }
+    Ok(())
+}
