@@ -60,6 +60,8 @@ pub(crate) struct Metrics {
     closings: Family<Kind, Counter>,
     pub(crate) connections: Gauge,
     pub(crate) replaying: Gauge,
+    pub(crate) log_bytes: Gauge,
+    pub(crate) log_failing: Gauge,
     pub(crate) lag_bytes: Gauge,
     pub(crate) lag_seconds: Float,
     pub(crate) retained_bytes: Gauge,
@@ -139,6 +141,17 @@ impl Metrics {
             "Waiting in all outboxes",
             Unit::Bytes,
             self.outbox_bytes.clone(),
+        );
+        r.register_with_unit(
+            "log",
+            "What the log of changes takes on disk",
+            Unit::Bytes,
+            self.log_bytes.clone(),
+        );
+        r.register(
+            "log_failing",
+            "Whether the log can't be written at the moment",
+            self.log_failing.clone(),
         );
         r.register(
             "replaying",

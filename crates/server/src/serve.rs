@@ -116,11 +116,6 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
 
     let tasks = TaskTracker::new();
     let (orders, orders_taken) = mpsc::channel(ORDERS_MAX);
-    let readiness = Readiness {
-        state: source.state(),
-        progress: source.progress(),
-        check: check.counters(),
-    };
     let (events, events_watched) = tokio::sync::watch::channel(None);
     tasks.spawn(watch_events(
         database_url.clone(),
@@ -161,6 +156,12 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
             limits,
         }
         .begin(),
+    };
+    let readiness = Readiness {
+        state: source.state(),
+        progress: source.progress(),
+        check: check.counters(),
+        log: log.as_ref().map(walcast_log::Log::history),
     };
     let journal = Journal::new(log, config.batch_bytes_max);
     let published = tokio::sync::watch::Sender::new(Position {
