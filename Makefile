@@ -2,7 +2,7 @@
 # otherwise it says the command).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove build lint bench
+.PHONY: help run test prove faults build lint bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ prove: ## generated policies: verdicts compared with direct SELECTs (VERDICTS=30
 	@bash -c '. integration/setup/install.sh && need_rust && need_postgres'
 	WALCAST_PROVE_VERDICTS=$(or $(VERDICTS),300000) WALCAST_PROVE_SEED=$(or $(SEED),$(shell date +%s)) \
 		cargo test --release -p walcast-rls --test prove -- --nocapture
+
+faults: ## the fault suite in full, with a table of what was counted (FAULTS="a1 b18" SEED=1)
+	@integration/setup/faults.sh $(FAULTS)
 
 build: ## the release binary, target/release/walcast
 	cargo build --release --bin walcast

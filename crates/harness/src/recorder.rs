@@ -103,9 +103,11 @@ impl Recorder {
     /// Waits until `wanted` holds.
     pub async fn heeds(&self, wanted: impl FnMut(&Heed) -> bool, deadline: Duration) -> Result<()> {
         let mut heed = self.heed.clone();
-        let waited = timeout(deadline, heed.wait_for(wanted)).await;
-        let now = self.heed.borrow().clone();
-        waited.with_context(|| format!("{:?} stands at {now:?}", self.subscriber))??;
+        // The guard must be gone before the channel is looked at again: a waiting writer is between.
+        let waited = timeout(deadline, heed.wait_for(wanted))
+            .await
+            .map(|found| found.map(drop));
+        waited.with_context(|| format!("{:?} stands at {:?}", self.subscriber, self.now()))??;
         Ok(())
     }
 
