@@ -4,13 +4,10 @@
 //! Owns: how a row of that table is read ([`DatabaseMessage`]), and the table's partitions.
 //! Refuses to know: who is in a channel, how a frame is written, who may read what.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the pipeline does not read messages yet")
-)]
+mod delivery;
 mod message;
 mod partitions;
 
-#[expect(unused_imports, reason = "the pipeline does not read messages yet")]
-pub(crate) use message::{DatabaseMessage, MessageError, is_message_table};
+pub(crate) use delivery::Delivery;
+pub(crate) use message::{DatabaseMessage, is_message_table};
 pub(crate) use partitions::keep_partitions;

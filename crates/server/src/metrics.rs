@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     tokens_refused: Family<Kind, Counter>,
     closings: Family<Kind, Counter>,
     pub(crate) connections: Gauge,
+    database_messages: Family<Kind, Counter>,
     pub(crate) replaying: Gauge,
     pub(crate) log_bytes: Gauge,
     pub(crate) log_failing: Gauge,
@@ -142,6 +143,11 @@ impl Metrics {
             Unit::Bytes,
             self.outbox_bytes.clone(),
         );
+        r.register(
+            "database_messages",
+            "Messages that SQL sent to channels, by what became of them",
+            self.database_messages.clone(),
+        );
         r.register_with_unit(
             "log",
             "What the log of changes takes on disk",
@@ -213,6 +219,10 @@ impl Metrics {
             "Waits for a transaction to become visible",
             self.rls_waits.clone(),
         );
+    }
+
+    pub(crate) fn database_message(&self, kind: &'static str) {
+        self.database_messages.get_or_create(&Kind { kind }).inc();
     }
 
     pub(crate) fn change(&self, change: &Change) {

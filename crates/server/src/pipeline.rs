@@ -25,6 +25,7 @@ use walcast_source::{Event, Gap, GapReason, Source, SourceError, StreamState};
 
 use crate::describe::Describe;
 use crate::journal::Journal;
+use crate::messages::{Delivery, is_message_table};
 use crate::metrics::Metrics;
 use crate::order::{Attached, Begin, Order, Place};
 use crate::plan::Plan;
@@ -56,6 +57,8 @@ pub(crate) struct Pipeline<C> {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) progress: Progress,
     pub(crate) journal: Journal,
+    /// What SQL sends to channels.
+    pub(crate) messages: Delivery,
     /// Everything up to here has been published.
     pub(crate) published: watch::Sender<Position>,
     pub(crate) recent: Arc<Recent>,
@@ -169,7 +172,8 @@ impl<C: RowCheck> Pipeline<C> {
                 break;
             };
             self.take(event, &mut plan).await?;
-            if self.limits.reached(&plan) || self.journal.is_full() {
+            let messages_full = self.messages.bytes() >= self.limits.bytes_max;
+            if self.limits.reached(&plan) || self.journal.is_full() || messages_full {
                 break;
             }
         }
@@ -186,6 +190,8 @@ impl<C: RowCheck> Pipeline<C> {
         self.journal.flush().await?;
         let epoch = self.journal.epoch();
         self.publisher.publish(&plan, epoch).await;
+        let mut crowded = self.messages.deliver();
+        self.publisher.give_way(&mut crowded).await;
         if let Some(last) = plan.last() {
             self.metrics.reached(last);
         }
@@ -253,7 +259,11 @@ impl<C: RowCheck> Pipeline<C> {
             self.recent.add(change.xid);
         }
         self.metrics.change(&change);
-        if self.describe.publishes(&change) {
+        if is_message_table(&change.shape) {
+            // Kept only to be known when Postgres sends it again.
+            self.journal.append(&change);
+            self.messages.add(&change);
+        } else if self.describe.publishes(&change) {
             self.journal.append(&change);
             self.publisher.add(change, plan);
         }
@@ -376,6 +386,7 @@ mod tests {
         ] {
             let progress = Progress {
                 taken,
+                xid: None,
                 finished: Some(Lsn(95)),
                 acknowledged: Lsn(80),
             };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use walcast_change::{Change, Epoch};
-use walcast_hub::{Audience, ConnId, Member, Movement, Spec, SubscriptionId};
+use walcast_hub::{Audience, ConnId, Member, Movement, Outbox, Spec, SubscriptionId};
 use walcast_protocol::{Notice, codec_of};
 use walcast_rls::{RowCheck, Viewer};
 
@@ -72,9 +72,14 @@ impl<C: RowCheck> Publisher<C> {
         for at in 0..plan.len() {
             let published = plan.publish(at, &verdicts, &self.audience, epoch, &mut crowded);
             self.metrics.published(published);
-            if !crowded.is_empty() {
-                self.patience.wait(&mut crowded).await;
-            }
+            self.give_way(&mut crowded).await;
+        }
+    }
+
+    /// Waits a little for outboxes that are getting full.
+    pub(crate) async fn give_way(&mut self, crowded: &mut Vec<Arc<Outbox>>) {
+        if !crowded.is_empty() {
+            self.patience.wait(crowded).await;
         }
     }
 

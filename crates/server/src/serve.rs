@@ -22,7 +22,7 @@ use crate::http::{Context, routes};
 use crate::journal::Journal;
 use crate::keep;
 use crate::listener::{Listener, tls};
-use crate::messages::keep_partitions;
+use crate::messages::{Delivery, keep_partitions};
 use crate::metrics::Metrics;
 use crate::migrate::migrate;
 use crate::order::ORDERS_MAX;
@@ -195,6 +195,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         metrics.clone(),
         session_settings,
     );
+    let channels = shared.channels.clone();
     let sockets = Arc::new(Sockets::default());
     // Sockets end after the pipeline has stopped, and are told why.
     let stop_listening = stop.child_token();
@@ -233,9 +234,10 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         publisher: Publisher::new(check, metrics.clone()),
         orders: orders_taken,
         limits,
-        metrics,
+        metrics: metrics.clone(),
         progress: Progress::behind(journal.last()),
         journal,
+        messages: Delivery::new(channels, metrics.clone()),
         published,
         recent,
         waiting: Vec::new(),

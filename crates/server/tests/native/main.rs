@@ -4,6 +4,7 @@ mod channels;
 mod faults;
 mod hostile;
 mod limits;
+mod messages;
 mod refusals;
 mod resume;
 mod sight;
