@@ -59,7 +59,11 @@ pub(crate) fn sql(
     for (nth, slot) in varying.iter().enumerate() {
         let kind = type_name(*types.get(*slot)?)?;
         columns.push((*slot, kind));
-        let _ = write!(arrays, "${}::pg_catalog.text[], ", nth + 2);
+        let _ = write!(
+            arrays,
+            "pg_catalog.unnest(${}::pg_catalog.text[]), ",
+            nth + 2
+        );
         let _ = write!(names, "walcast_t{slot}, ");
         let _ = write!(casts, "walcast_t{slot}::{kind} AS walcast_c{slot}, ");
     }
@@ -85,7 +89,7 @@ pub(crate) fn sql(
     Some(SetSql {
         with_parameters: format!(
             "{images}, walcast_viewers AS MATERIALIZED (SELECT {casts} walcast_m \
-               FROM ROWS FROM (pg_catalog.unnest({arrays})) WITH ORDINALITY AS walcast_z({names}walcast_m)) \
+               FROM ROWS FROM ({arrays}) WITH ORDINALITY AS walcast_z({names}walcast_m)) \
              {pairs} ({}) AS walcast_pairs",
             parts("walcast_viewers"),
             arrays = arrays.trim_end_matches(", "),

@@ -121,14 +121,18 @@ async fn fill(lane: &Lane, job: &SetJob<'_>, mut held: Held) -> Result<Held, Fai
         .filter(|group| !held.groups.contains(&group.id));
     let new: Vec<_> = new.collect();
     let (mut names, mut values) = (String::from("walcast_m"), String::from("walcast_m"));
-    let mut arrays = String::from("$1::pg_catalog.int8[]");
+    let mut arrays = String::from("pg_catalog.unnest($1::pg_catalog.int8[])");
     for (nth, (slot, kind)) in job.set.columns.iter().enumerate() {
         let _ = write!(names, ", walcast_t{slot}");
         let _ = write!(values, ", walcast_t{slot}::{kind}");
-        let _ = write!(arrays, ", ${}::pg_catalog.text[]", nth + 2);
+        let _ = write!(
+            arrays,
+            ", pg_catalog.unnest(${}::pg_catalog.text[])",
+            nth + 2
+        );
     }
     let sql = format!(
-        "INSERT INTO {table} SELECT {values} FROM pg_catalog.unnest({arrays}) AS walcast_new({names})"
+        "INSERT INTO {table} SELECT {values} FROM ROWS FROM ({arrays}) AS walcast_new({names})"
     );
     for chunk in new.chunks(CHUNK) {
         let numbers: Vec<i64> = chunk.iter().map(|group| i64::from(group.id)).collect();
