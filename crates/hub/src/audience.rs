@@ -8,7 +8,7 @@ use walcast_change::{Change, Row, Shape};
 use walcast_rls::Viewer;
 
 use crate::listing::Listing;
-use crate::{ConnId, Events, Filter, Gate, Outbox, Pushed, SubscriptionId, Target};
+use crate::{ConnId, Events, Filter, Gate, Outbox, Pushed, Standing, SubscriptionId, Target};
 
 /// What a subscription asks for. Subscriptions of one viewer with equal specs get the same frames.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,16 @@ pub struct Member {
     pub outbox: Arc<Outbox>,
     /// What they have to pass first.
     pub gate: Option<Arc<Gate>>,
+    pub standing: Arc<Standing>,
+}
+
+/// A subscription that was taken out of the audience, to be caught up elsewhere.
+#[derive(Clone, Debug)]
+pub struct Withdrawn {
+    pub id: SubscriptionId,
+    pub connection: ConnId,
+    pub spec: Arc<Spec>,
+    pub member: Member,
 }
 
 impl Member {
@@ -157,6 +167,36 @@ impl Audience {
         }
         self.leave(id, place.group);
         Ok(())
+    }
+
+    /// Takes out the subscriptions of a viewer that want the table of `shape`.
+    pub fn withdraw(&mut self, viewer: u32, shape: &Shape) -> Vec<Withdrawn> {
+        let groups = self.groups_of(viewer, shape);
+        let ids: Vec<_> = groups
+            .flat_map(|group| group.members.keys().copied())
+            .collect();
+        let mut withdrawn = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(place) = self.subscriptions.get(&id) else {
+                continue;
+            };
+            let (group, connection) = (place.group, place.connection);
+            let Some((spec, member)) = self.groups.get(&group).and_then(|group| {
+                let member = group.members.get(&id)?;
+                Some((group.spec.clone(), member.clone()))
+            }) else {
+                continue;
+            };
+            if self.unsubscribe(id).is_ok() {
+                withdrawn.push(Withdrawn {
+                    id,
+                    connection,
+                    spec,
+                    member,
+                });
+            }
+        }
+        withdrawn
     }
 
     /// Ends all subscriptions of a connection.
@@ -446,7 +486,11 @@ mod tests {
                 ConnId(connection),
                 &viewer(claims),
                 spec,
-                Member { outbox, gate: None },
+                Member {
+                    outbox,
+                    gate: None,
+                    standing: Arc::new(Standing::new(viewer(claims))),
+                },
             )
             .expect("a new subscription");
     }

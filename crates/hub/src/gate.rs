@@ -20,10 +20,11 @@ pub struct Gate {
 }
 
 /// Which changes are not delivered through a gate, since the subscriber has them already.
+#[derive(Clone)]
 pub struct Skip {
     /// No change of a transaction that committed after this is skipped.
-    pub until: Lsn,
-    pub has: Box<dyn Fn(Cursor, Xid) -> bool + Send + Sync>,
+    until: Lsn,
+    has: Arc<dyn Fn(Cursor, Xid) -> bool + Send + Sync>,
 }
 
 #[derive(Debug)]
@@ -49,7 +50,25 @@ impl Skip {
     pub fn up_to(cursor: Cursor) -> Skip {
         Skip {
             until: cursor.commit_lsn,
-            has: Box::new(move |at, _| at <= cursor),
+            has: Arc::new(move |at, _| at <= cursor),
+        }
+    }
+
+    /// The transactions that `seen` names, all of which committed before `until`.
+    pub fn seen(until: Lsn, seen: impl Fn(Xid) -> bool + Send + Sync + 'static) -> Skip {
+        Skip {
+            until,
+            has: Arc::new(move |at, xid| at.commit_lsn < until && seen(xid)),
+        }
+    }
+
+    /// What one or the other names.
+    pub fn or(self, other: Option<Skip>) -> Skip {
+        let Some(other) = other else { return self };
+        let until = self.until.max(other.until);
+        Skip {
+            until,
+            has: Arc::new(move |at, xid| self.skips(at, xid) || other.skips(at, xid)),
         }
     }
 
@@ -84,6 +103,14 @@ impl Gate {
         })
     }
 
+    /// What an open gate still lets nobody through for.
+    pub fn skip(&self) -> Option<Skip> {
+        match &*self.state.lock() {
+            State::Open(skip) => skip.clone(),
+            State::Closed { .. } | State::Overflowed => None,
+        }
+    }
+
     /// A frame on its way to `outbox`: held, passed or skipped. Too much that waits ends the
     /// connection like an outbox that is full: nothing is left out silently.
     pub fn push(&self, cursor: Cursor, xid: Xid, frame: Bytes, outbox: &Outbox) -> Pushed {
@@ -114,12 +141,12 @@ impl Gate {
         }
     }
 
-    /// Pushes what waited, except for what `skip` names, then the frame of `mark`, which is given
+    /// Pushes what waited, except for what `skip` names, then the frame of `mark`, if any, which is given
     /// the cursor of the last that waited; from then on everything passes.
     pub fn open(
         &self,
         skip: Option<Skip>,
-        mark: impl FnOnce(Option<Cursor>) -> Bytes,
+        mark: impl FnOnce(Option<Cursor>) -> Option<Bytes>,
         outbox: &Outbox,
     ) -> Pushed {
         let mut state = self.state.lock();
@@ -134,7 +161,10 @@ impl Gate {
             }
         }
         *state = State::Open(skip);
-        outbox.push(mark(last))
+        match mark(last) {
+            Some(frame) => outbox.push(frame),
+            None => Pushed::Queued,
+        }
     }
 }
 
@@ -168,20 +198,20 @@ mod tests {
             assert_eq!(pushed, Pushed::Queued);
         }
         assert_eq!(outbox.bytes(), 0, "nothing passes a closed gate");
-        let skip = Skip {
-            until: Lsn(40),
-            has: Box::new(|_, xid| xid.0 == 20 || xid.0 == 40),
-        };
+        let skip = Skip::seen(Lsn(41), |xid| xid.0 == 20 || xid.0 == 40);
         let mark = |last: Option<Cursor>| {
             assert_eq!(last, Some(at(30, 0)));
-            "!".into()
+            Some("!".into())
         };
         gate.open(Some(skip), mark, &outbox);
         for (lsn, frame) in [(35, "d"), (40, "e"), (41, "f"), (42, "g")] {
             gate.push(at(lsn, 0), Xid(lsn as u32), frame.into(), &outbox);
         }
         assert_eq!(taken(&outbox).await, b"ac!dfg");
-        assert_eq!(gate.open(None, |_| "!".into(), &outbox), Pushed::Closed);
+        assert_eq!(
+            gate.open(None, |_| Some("!".into()), &outbox),
+            Pushed::Closed
+        );
     }
 
     #[tokio::test]
@@ -206,7 +236,10 @@ mod tests {
             gate.push(at(1, 1), Xid(1), "cd".into(), &outbox),
             Pushed::Closed
         );
-        assert_eq!(gate.open(None, |_| "!".into(), &outbox), Pushed::Closed);
+        assert_eq!(
+            gate.open(None, |_| Some("!".into()), &outbox),
+            Pushed::Closed
+        );
         let end = outbox.take(&mut Vec::new(), 9).await;
         assert_eq!(end, Pending::Closed(Closing::Slow));
     }

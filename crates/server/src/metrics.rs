@@ -60,6 +60,7 @@ pub(crate) struct Metrics {
     closings: Family<Kind, Counter>,
     pub(crate) connections: Gauge,
     database_messages: Family<Kind, Counter>,
+    pub(crate) set_aside: Counter,
     pub(crate) replaying: Gauge,
     pub(crate) log_bytes: Gauge,
     pub(crate) log_failing: Gauge,
@@ -142,6 +143,11 @@ impl Metrics {
             "Waiting in all outboxes",
             Unit::Bytes,
             self.outbox_bytes.clone(),
+        );
+        r.register(
+            "subscriptions_set_aside",
+            "Subscriptions that were to be caught up because row-level security could not be asked",
+            self.set_aside.clone(),
         );
         r.register(
             "database_messages",

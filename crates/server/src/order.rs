@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use walcast_change::{Cursor, Epoch, Position};
-use walcast_hub::{ConnId, Gate, Outbox, Spec, SubscriptionId};
+use walcast_hub::{ConnId, Member, Spec, SubscriptionId};
 use walcast_rls::Viewer;
 
 pub(crate) enum Order {
@@ -33,11 +33,15 @@ pub(crate) struct Place {
 pub(crate) struct Attached {
     pub(crate) id: SubscriptionId,
     pub(crate) connection: ConnId,
-    pub(crate) viewer: Viewer,
     pub(crate) spec: Arc<Spec>,
-    pub(crate) outbox: Arc<Outbox>,
-    /// What its frames have to pass first.
-    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) member: Member,
+}
+
+impl Attached {
+    /// Nobody waits for it any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.member.standing.has_ended() || self.member.outbox.closing().is_some()
+    }
 }
 
 pub(crate) struct Begin {

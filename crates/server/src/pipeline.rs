@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use walcast_change::{Change, Cursor, Decoder, Position, Step};
-use walcast_hub::{Member, Pushed};
+use walcast_change::{Change, Cursor, Decoder, Position, Shape, Step};
+use walcast_hub::{Pushed, Withdrawn};
 use walcast_log::LogError;
 use walcast_pgoutput::{Lsn, Message, Xid};
 use walcast_rls::RowCheck;
@@ -29,8 +29,9 @@ use crate::messages::{Delivery, is_message_table};
 use crate::metrics::Metrics;
 use crate::order::{Attached, Begin, Order, Place};
 use crate::plan::Plan;
-use crate::publisher::{BatchLimits, Publisher};
+use crate::publisher::{BatchLimits, Publisher, gap_frame};
 use crate::recent::Recent;
+use crate::replay::Replay;
 
 /// Why changes can't flow any more.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,10 @@ pub(crate) struct Pipeline<C> {
     pub(crate) journal: Journal,
     /// What SQL sends to channels.
     pub(crate) messages: Delivery,
+    /// Where those go that can't be served here for a while.
+    pub(crate) replay: Replay,
+    /// Row-level security has something to prepare for those who came.
+    pub(crate) preparing: bool,
     /// Everything up to here has been published.
     pub(crate) published: watch::Sender<Position>,
     pub(crate) recent: Arc<Recent>,
@@ -139,7 +144,10 @@ impl<C: RowCheck> Pipeline<C> {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 order = self.orders.recv() => match order {
-                    Some(order) => self.carry_out(order, is_live(&state)),
+                    Some(order) => {
+                        self.carry_out(order, is_live(&state));
+                        self.preparing = true;
+                    }
                     None => return Ok(()),
                 },
                 Ok(()) = state.changed() => {
@@ -158,6 +166,9 @@ impl<C: RowCheck> Pipeline<C> {
                         done = self.batch(event?) => done?,
                         () = stop.cancelled() => return Ok(()),
                     }
+                }
+                () = std::future::ready(()), if self.preparing => {
+                    self.preparing = self.publisher.check.prepare().await;
                 }
             }
         }
@@ -189,7 +200,9 @@ impl<C: RowCheck> Pipeline<C> {
     async fn publish(&mut self, plan: Plan) -> Result<(), PipelineError> {
         self.journal.flush().await?;
         let epoch = self.journal.epoch();
-        self.publisher.publish(&plan, epoch).await;
+        let verdicts = self.publisher.judge(&plan).await;
+        self.set_aside(&plan.unjudged(&verdicts));
+        self.publisher.publish(&plan, &verdicts, epoch).await;
         let mut crowded = self.messages.deliver();
         self.publisher.give_way(&mut crowded).await;
         if let Some(last) = plan.last() {
@@ -198,6 +211,35 @@ impl<C: RowCheck> Pipeline<C> {
         let position = self.position();
         self.published.send_replace(position);
         Ok(())
+    }
+
+    /// For some the check itself failed. Nobody waits for them: they are caught up from the log, from
+    /// before this batch on, or told that they have a gap if there is no log.
+    fn set_aside(&mut self, unjudged: &[(u32, Arc<Shape>)]) {
+        if unjudged.is_empty() {
+            return;
+        }
+        let since = *self.published.borrow();
+        let withdrawn = self.publisher.withdraw(unjudged);
+        warn!(
+            subscriptions = withdrawn.len(),
+            "row-level security can't be asked for some; they are caught up when it can"
+        );
+        self.metrics.set_aside.inc_by(withdrawn.len() as u64);
+        if let Err(withdrawn) = self.replay.rejoin(withdrawn, since) {
+            for Withdrawn {
+                id,
+                connection,
+                spec,
+                member,
+            } in withdrawn
+            {
+                member.outbox.push(gap_frame(spec.format, "unjudged"));
+                let viewer = member.standing.viewer();
+                self.publisher
+                    .subscribe(id, connection, &viewer, spec, member);
+            }
+        }
     }
 
     async fn take(&mut self, event: Event, plan: &mut Plan) -> Result<(), PipelineError> {
@@ -329,7 +371,7 @@ impl<C: RowCheck> Pipeline<C> {
         }
         // The acknowledgement goes first, so that no change can stand before it.
         if let Some(frame) = acknowledge(self.position())
-            && attached.outbox.push(frame) == Pushed::Closed
+            && attached.member.outbox.push(frame) == Pushed::Closed
         {
             return;
         }
@@ -343,15 +385,16 @@ impl<C: RowCheck> Pipeline<C> {
 
     /// Whether it is new.
     fn attach(&mut self, attached: Attached) -> bool {
+        if attached.has_ended() {
+            return false;
+        }
         let Attached {
             id,
             connection,
-            viewer,
             spec,
-            outbox,
-            gate,
+            member,
         } = attached;
-        let member = Member { outbox, gate };
+        let viewer = member.standing.viewer();
         self.publisher
             .subscribe(id, connection, &viewer, spec, member)
     }

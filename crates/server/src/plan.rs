@@ -149,6 +149,19 @@ impl Plan {
         })
     }
 
+    /// The viewers of whom nobody knows what they may see, each with the table.
+    pub(crate) fn unjudged(&self, verdicts: &Verdicts) -> Vec<(u32, Arc<Shape>)> {
+        let mut unjudged = Vec::new();
+        for (question, sightings) in self.questions.iter().zip(&verdicts.sightings) {
+            for sighting in sightings {
+                if matches!(sighting.verdict, Verdict::Unjudged) {
+                    unjudged.push((sighting.viewer, question.row.shape().clone()));
+                }
+            }
+        }
+        unjudged
+    }
+
     /// Hands the groups what they may see of the `at`-th change; outboxes that are getting full are
     /// added to `crowded`.
     pub(crate) fn publish(

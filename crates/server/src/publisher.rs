@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use walcast_change::{Change, Epoch};
-use walcast_hub::{Audience, ConnId, Member, Movement, Outbox, Spec, SubscriptionId};
+use bytes::Bytes;
+use walcast_change::{Change, Epoch, Shape};
+use walcast_hub::{Audience, ConnId, Member, Movement, Outbox, Spec, SubscriptionId, Withdrawn};
 use walcast_protocol::{Notice, codec_of};
 use walcast_rls::{RowCheck, Viewer};
 
@@ -57,23 +58,36 @@ impl<C: RowCheck> Publisher<C> {
         }
     }
 
-    /// Asks row-level security about the whole batch at once and hands everybody what is theirs.
-    pub(crate) async fn publish(&mut self, plan: &Plan, epoch: Epoch) {
+    /// Asks row-level security about the whole batch at once.
+    pub(crate) async fn judge(&mut self, plan: &Plan) -> Verdicts {
         if plan.is_empty() {
-            return;
+            return Verdicts::default();
         }
         let audience = &self.audience;
         let wants = |question: usize, viewer: u32| plan.wants(question, viewer, audience);
-        let verdicts = Verdicts {
+        Verdicts {
             sightings: self.check.sweep(&plan.questions, &wants).await,
             truncations: self.judge_truncations(plan).await,
-        };
+        }
+    }
+
+    /// Hands everybody what is theirs.
+    pub(crate) async fn publish(&mut self, plan: &Plan, verdicts: &Verdicts, epoch: Epoch) {
         let mut crowded = Vec::new();
         for at in 0..plan.len() {
-            let published = plan.publish(at, &verdicts, &self.audience, epoch, &mut crowded);
+            let published = plan.publish(at, verdicts, &self.audience, epoch, &mut crowded);
             self.metrics.published(published);
             self.give_way(&mut crowded).await;
         }
+    }
+
+    /// Takes out the subscriptions of whom it is not known what they may see.
+    pub(crate) fn withdraw(&mut self, unjudged: &[(u32, Arc<Shape>)]) -> Vec<Withdrawn> {
+        let taken = unjudged.iter();
+        let taken = taken.flat_map(|(viewer, shape)| self.audience.withdraw(*viewer, shape));
+        let withdrawn = taken.collect();
+        self.move_watchers();
+        withdrawn
     }
 
     /// Waits a little for outboxes that are getting full.
@@ -101,9 +115,8 @@ impl<C: RowCheck> Publisher<C> {
 
     /// Tells everybody that changes were lost.
     pub(crate) fn tell_gap(&self, reason: &str) {
-        let notice = Notice::Gap { reason };
         for (format, outbox) in self.audience.outboxes() {
-            outbox.push(text_frame(|out| codec_of(format).notice(&notice, out)));
+            outbox.push(gap_frame(format, reason));
         }
     }
 
@@ -156,4 +169,9 @@ impl<C: RowCheck> Publisher<C> {
             }
         }
     }
+}
+
+/// That changes were lost.
+pub(crate) fn gap_frame(format: u8, reason: &str) -> Bytes {
+    text_frame(|out| codec_of(format).notice(&Notice::Gap { reason }, out))
 }

@@ -4,30 +4,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use walcast_change::{Cursor, Position};
-use walcast_hub::{ConnId, Pushed, SubscriptionId};
+use walcast_hub::{ConnId, Pushed, Skip, SubscriptionId, Withdrawn};
 use walcast_log::{History, ReadError};
 use walcast_protocol::{Code, Refusal, codec_of};
 use walcast_rls::{CheckConfig, PostgresCheck, Viewer};
 
 use crate::metrics::Metrics;
 use crate::order::{Attached, Orders};
-use crate::publisher::{BatchLimits, Publisher};
+use crate::publisher::{BatchLimits, Publisher, gap_frame};
 use crate::session::text_frame;
-use crate::walk::{Seen, Walk, Walker, epoch_changed, too_old};
+use crate::walk::{Said, Walk, Walker, epoch_changed, too_old};
 
 /// A subscription that is to go on from where it was.
 pub(crate) struct Resume {
     pub(crate) attached: Attached,
     pub(crate) since: Position,
     /// What came after `since` and it has all the same.
-    pub(crate) seen: Option<Seen>,
+    pub(crate) had: Option<Skip>,
     /// `None`: said already.
-    pub(crate) acknowledge: Option<Box<dyn FnOnce(Position) -> Bytes + Send>>,
-    pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
+    pub(crate) acknowledge: Option<Said>,
+    /// `None`: nobody has to hear of it.
+    pub(crate) caught_up: Option<Said>,
 }
 
 /// Walks at the same time. More places to begin at wait, or join a walk that begins before them.
@@ -41,6 +41,8 @@ const ASKS_AT_ONCE: usize = 16_384;
 
 enum Ask {
     Resume(Resume, oneshot::Sender<Result<(), Refusal>>),
+    /// From the pipeline, which waits for nobody.
+    Rejoin(Vec<Withdrawn>, Position),
     Unsubscribe(SubscriptionId, oneshot::Sender<()>),
     SetViewer(ConnId, Viewer, oneshot::Sender<()>),
     Disconnect(ConnId, oneshot::Sender<()>),
@@ -80,6 +82,26 @@ impl Replay {
         answer
             .unwrap_or_else(|| Err(unavailable()))
             .map_err(|refusal| refusal.on(&*channel))
+    }
+
+    /// Takes over subscriptions that the pipeline can't serve for a while; gives them back if there
+    /// is no log, or no room.
+    pub(crate) fn rejoin(
+        &self,
+        withdrawn: Vec<Withdrawn>,
+        since: Position,
+    ) -> Result<(), Vec<Withdrawn>> {
+        let Some(asks) = &self.asks else {
+            return Err(withdrawn);
+        };
+        for one in &withdrawn {
+            one.member.standing.set_aside();
+        }
+        let sent = asks.try_send(Ask::Rejoin(withdrawn, since));
+        sent.map_err(|error| match error.into_inner() {
+            Ask::Rejoin(withdrawn, _) => withdrawn,
+            _ => Vec::new(),
+        })
     }
 
     pub(crate) async fn unsubscribe(&self, id: SubscriptionId) {
@@ -175,17 +197,17 @@ impl State {
             Ask::Resume(resume, done) => {
                 let _ = done.send(self.take_in(resume));
             }
+            Ask::Rejoin(withdrawn, since) => {
+                for one in withdrawn {
+                    self.take_back(one, since);
+                }
+            }
             Ask::Unsubscribe(id, done) => {
                 self.waiting.retain(|walker| walker.attached.id != id);
                 self.walks.iter_mut().for_each(|walk| walk.unsubscribe(id));
                 let _ = done.send(());
             }
             Ask::SetViewer(connection, viewer, done) => {
-                for walker in &mut self.waiting {
-                    if walker.attached.connection == connection {
-                        walker.attached.viewer = viewer.clone();
-                    }
-                }
                 for walk in &mut self.walks {
                     walk.set_viewer(connection, &viewer);
                 }
@@ -202,12 +224,38 @@ impl State {
         }
     }
 
+    fn take_back(&mut self, withdrawn: Withdrawn, since: Position) {
+        let Withdrawn {
+            id,
+            connection,
+            spec,
+            mut member,
+        } = withdrawn;
+        let outbox = member.outbox.clone();
+        let had = member.gate.take().and_then(|gate| gate.skip());
+        let resume = Resume {
+            attached: Attached {
+                id,
+                connection,
+                spec: spec.clone(),
+                member,
+            },
+            since,
+            had,
+            acknowledge: None,
+            caught_up: None,
+        };
+        if self.take_in(resume).is_err() {
+            outbox.push(gap_frame(spec.format, "unjudged"));
+        }
+    }
+
     /// Acknowledges it if what it missed is still there.
     fn take_in(&mut self, resume: Resume) -> Result<(), Refusal> {
         let Resume {
             attached,
             since,
-            seen,
+            had,
             acknowledge,
             caught_up,
         } = resume;
@@ -224,14 +272,14 @@ impl State {
             _ => unavailable(),
         })?;
         if let Some(acknowledge) = acknowledge
-            && attached.outbox.push(acknowledge(since)) == Pushed::Closed
+            && attached.member.outbox.push(acknowledge(since)) == Pushed::Closed
         {
             return Ok(());
         }
         self.waiting.push(Walker {
             attached,
             since,
-            seen,
+            had,
             caught_up,
         });
         Ok(())
@@ -243,6 +291,9 @@ impl State {
         // From the oldest: a walk that begins there takes the others in.
         waiting.sort_by_key(|walker| walker.since.cursor);
         for walker in waiting {
+            if walker.attached.has_ended() {
+                continue;
+            }
             match self.walk_for(walker.since).await {
                 Ok(Some(walk)) => walk.enter(walker),
                 Ok(None) => self.waiting.push(walker),
@@ -307,9 +358,9 @@ impl State {
     }
 
     fn refuse(&self, walker: &Walker, refusal: Refusal) {
-        let Attached { spec, outbox, .. } = &walker.attached;
+        let Attached { spec, member, .. } = &walker.attached;
         let refusal = refusal.on(&*spec.channel);
-        outbox.push(text_frame(|out| {
+        member.outbox.push(text_frame(|out| {
             codec_of(spec.format).refusal(&refusal, out);
         }));
     }

@@ -163,6 +163,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         check: check.counters(),
         log: log.as_ref().map(walcast_log::Log::history),
     };
+    let pipelines_replay = replay.clone();
     let journal = Journal::new(log, config.batch_bytes_max);
     let published = tokio::sync::watch::Sender::new(Position {
         cursor: journal.last(),
@@ -238,6 +239,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         progress: Progress::behind(journal.last()),
         journal,
         messages: Delivery::new(channels, metrics.clone()),
+        replay: pipelines_replay,
+        preparing: false,
         published,
         recent,
         waiting: Vec::new(),

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 use walcast_change::{Position, Row, Shape};
-use walcast_hub::Pushed;
+use walcast_hub::{Pushed, Skip};
 use walcast_protocol::{Code, Notice, Refusal, SnapshotRows, codec_of};
 use walcast_rls::{ReadError, ReadLimits, Reading, TableReader};
 
@@ -21,7 +21,7 @@ use crate::order::Attached;
 use crate::recent::Recent;
 use crate::replay::{Replay, Resume};
 use crate::session::text_frame;
-use crate::walk::Seen;
+use crate::walk::Said;
 
 /// What reads snapshots. One for all sessions.
 pub(crate) struct Snapshots {
@@ -110,7 +110,7 @@ impl Snapshots {
             named.chain(shape.key.iter()).collect()
         });
         let condition = condition.flatten();
-        let (viewer, limits) = (&attached.viewer, self.limits);
+        let (viewer, limits) = (&attached.member.standing.viewer(), self.limits);
         self.reader
             .read(viewer, shape, asked.as_ref(), condition.as_deref(), limits)
             .await
@@ -121,7 +121,7 @@ impl Snapshots {
     pub(crate) async fn send(self: Arc<Self>, mut snapshot: Snapshot) {
         let (spec, outbox) = (
             snapshot.attached.spec.clone(),
-            snapshot.attached.outbox.clone(),
+            snapshot.attached.member.outbox.clone(),
         );
         let done = match self.rows(&mut snapshot).await {
             Ok(rows) => self.go_live(snapshot, rows).await,
@@ -155,7 +155,7 @@ impl Snapshots {
 
     async fn hand_over(&self, snapshot: &Snapshot, rows: &[Row], sent: u64) -> Result<(), Refusal> {
         let Attached {
-            id, spec, outbox, ..
+            id, spec, member, ..
         } = &snapshot.attached;
         let message = SnapshotRows {
             channel: &spec.channel,
@@ -165,9 +165,9 @@ impl Snapshots {
             sent,
         };
         let frame = text_frame(|out| codec_of(spec.format).snapshot(&message, out));
-        match outbox.push(frame) {
+        match member.outbox.push(frame) {
             Pushed::Queued => {}
-            Pushed::Crowded => outbox.relieved(READER_PATIENCE).await,
+            Pushed::Crowded => member.outbox.relieved(READER_PATIENCE).await,
             Pushed::Closed => {
                 let text = "the connection has ended";
                 return Err(Refusal::new(Code::SnapshotFailed, text));
@@ -182,14 +182,12 @@ impl Snapshots {
             reading,
             place,
         } = snapshot;
-        let seen = Seen {
-            snapshot: Arc::new(reading.snapshot().clone()),
-            until: reading.lsn(),
-        };
+        let seen = reading.snapshot().clone();
+        let had = Skip::seen(reading.lsn(), move |xid| seen.sees(xid));
         // Its session in Postgres is free for the next one.
         drop(reading);
         let (id, spec) = (attached.id, attached.spec.clone());
-        let caught_up = Box::new(move |position| {
+        let caught_up: Said = Box::new(move |position| {
             let notice = Notice::SnapshotComplete {
                 channel: &spec.channel,
                 id,
@@ -201,9 +199,9 @@ impl Snapshots {
         let resume = Resume {
             attached,
             since: place,
-            seen: Some(seen),
+            had: Some(had),
             acknowledge: None,
-            caught_up,
+            caught_up: Some(caught_up),
         };
         self.replay.resume(resume).await
     }

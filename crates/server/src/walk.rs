@@ -4,22 +4,31 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 use tracing::warn;
-use walcast_change::{Cursor, Epoch, Position};
+use walcast_change::{Cursor, Epoch, Position, Shape};
 use walcast_hub::{ConnId, Gate, Member, Skip, SubscriptionId};
 use walcast_log::{ReadError, Reader};
-use walcast_pgoutput::Lsn;
 use walcast_protocol::{Code, Refusal, codec_of};
-use walcast_rls::{PgSnapshot, RowCheck, Viewer};
+use walcast_rls::{RowCheck, Viewer};
 
 use crate::order::{Attached, Order, Orders, Place};
 use crate::plan::Plan;
-use crate::publisher::{BatchLimits, Publisher};
+use crate::publisher::{BatchLimits, Publisher, gap_frame};
 use crate::session::text_frame;
 
+/// Between two questions to row-level security when it can't be asked.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
 /// Members that become live in one order, which holds the pipeline up for a moment.
 const ATTACHED_MAX: usize = 256;
 
@@ -33,35 +42,22 @@ pub(crate) struct Walk<C> {
     members: HashMap<SubscriptionId, Walker>,
 }
 
+/// What is said of a place.
+pub(crate) type Said = Box<dyn FnOnce(Position) -> Bytes + Send>;
+
 /// Who is being caught up.
 pub(crate) struct Walker {
     pub(crate) attached: Attached,
     pub(crate) since: Position,
-    pub(crate) seen: Option<Seen>,
-    pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
-}
-
-/// The transactions whose changes were in the rows that a subscription began with.
-#[derive(Clone)]
-pub(crate) struct Seen {
-    pub(crate) snapshot: Arc<PgSnapshot>,
-    /// All of them committed before this.
-    pub(crate) until: Lsn,
+    /// What came after `since` and it has all the same.
+    pub(crate) had: Option<Skip>,
+    pub(crate) caught_up: Option<Said>,
 }
 
 impl Walker {
-    /// What it has of what it is sent: everything up to a cursor, and what it saw.
+    /// What it has of what it is sent.
     fn has(&self, reached: Cursor) -> Skip {
-        let had = reached.max(self.since.cursor);
-        let Some(Seen { snapshot, until }) = self.seen.clone() else {
-            return Skip::up_to(had);
-        };
-        Skip {
-            until: until.max(had.commit_lsn),
-            has: Box::new(move |cursor, xid| {
-                cursor <= had || cursor.commit_lsn < until && snapshot.sees(xid)
-            }),
-        }
+        Skip::up_to(reached.max(self.since.cursor)).or(self.had.clone())
     }
 }
 
@@ -100,17 +96,16 @@ impl<C: RowCheck> Walk<C> {
         let Attached {
             id,
             connection,
-            ref viewer,
             ref spec,
-            ref outbox,
-            ..
+            ref member,
         } = walker.attached;
-        let member = Member {
-            outbox: outbox.clone(),
+        let gated = Member {
             gate: Some(Gate::open_but(walker.has(Cursor::default()))),
+            ..member.clone()
         };
+        let viewer = member.standing.viewer();
         self.publisher
-            .subscribe(id, connection, viewer, spec.clone(), member);
+            .subscribe(id, connection, &viewer, spec.clone(), gated);
         self.members.insert(id, walker);
     }
 
@@ -127,11 +122,6 @@ impl<C: RowCheck> Walk<C> {
     }
 
     pub(crate) fn set_viewer(&mut self, connection: ConnId, viewer: &Viewer) {
-        for walker in self.members.values_mut() {
-            if walker.attached.connection == connection {
-                walker.attached.viewer = viewer.clone();
-            }
-        }
         self.publisher.set_viewer(connection, viewer);
     }
 
@@ -166,13 +156,42 @@ impl<C: RowCheck> Walk<C> {
         for change in batch.changes {
             self.publisher.add(change, &mut plan);
             if limits.reached(&plan) {
-                self.publisher.publish(&plan, self.epoch).await;
-                plan = Plan::default();
+                self.publish(std::mem::take(&mut plan)).await;
             }
         }
-        self.publisher.publish(&plan, self.epoch).await;
+        self.publish(plan).await;
         self.reached = batch.position.cursor;
         Ok(batch.at_end)
+    }
+
+    /// Asks again for a while where nobody knows what somebody may see; in the end these are told
+    /// that they have a gap.
+    async fn publish(&mut self, plan: Plan) {
+        let mut pauses = PAUSES.iter();
+        let verdicts = loop {
+            let verdicts = self.publisher.judge(&plan).await;
+            let unjudged = plan.unjudged(&verdicts);
+            match pauses.next() {
+                _ if unjudged.is_empty() => break verdicts,
+                Some(pause) => sleep(*pause).await,
+                None => {
+                    self.tell_gap(&unjudged);
+                    break verdicts;
+                }
+            }
+        };
+        self.publisher.publish(&plan, &verdicts, self.epoch).await;
+    }
+
+    fn tell_gap(&self, unjudged: &[(u32, Arc<Shape>)]) {
+        for (viewer, shape) in unjudged {
+            for group in self.publisher.audience.groups_of(*viewer, shape) {
+                let frame = gap_frame(group.spec.format, "unjudged");
+                for member in group.members() {
+                    member.outbox.push(frame.clone());
+                }
+            }
+        }
     }
 
     /// Some at a time become live behind a closed gate, get what came meanwhile, and are done.
@@ -213,7 +232,8 @@ impl<C: RowCheck> Walk<C> {
         let mut attached = Vec::with_capacity(arriving.len());
         for id in arriving {
             if let Some(walker) = self.members.get_mut(id) {
-                walker.attached.gate = Some(Gate::closed(walker.attached.outbox.bytes_max()));
+                let member = &mut walker.attached.member;
+                member.gate = Some(Gate::closed(member.outbox.bytes_max()));
                 attached.push(walker.attached.clone());
             }
         }
@@ -233,7 +253,7 @@ impl<C: RowCheck> Walk<C> {
             let refusal = refusal.clone().on(&*walker.attached.spec.channel);
             let format = walker.attached.spec.format;
             let frame = text_frame(|out| codec_of(format).refusal(&refusal, out));
-            walker.attached.outbox.push(frame);
+            walker.attached.member.outbox.push(frame);
         }
     }
 
@@ -254,13 +274,15 @@ fn release(walker: Walker, place: Position, reached: Cursor) {
         caught_up,
         ..
     } = walker;
-    let Some(gate) = attached.gate else { return };
+    let Some(gate) = attached.member.gate else {
+        return;
+    };
     let had = reached.max(since.cursor);
     let mark = |last: Option<Cursor>| {
         let cursor = place.cursor.max(had).max(last.unwrap_or_default());
-        caught_up(Position { cursor, ..place })
+        caught_up.map(|caught_up| caught_up(Position { cursor, ..place }))
     };
-    gate.open(Some(has), mark, &attached.outbox);
+    gate.open(Some(has), mark, &attached.member.outbox);
 }
 
 fn lost(error: &ReadError) -> Refusal {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 use walcast_change::Position;
-use walcast_hub::{ConnId, Filter, Outbox, Spec, SubscriptionId};
+use walcast_hub::{ConnId, Filter, Member, Outbox, Spec, Standing, SubscriptionId};
 use walcast_protocol::{Code, Refusal, Start};
 use walcast_rls::Viewer;
 
@@ -27,12 +27,11 @@ pub(crate) struct Subscriptions {
     begun: HashMap<SubscriptionId, Begun>,
     /// The pipeline may know of subscriptions, even of one that was never confirmed.
     known_to_pipeline: bool,
-    /// And so may the replay.
-    known_to_replay: bool,
 }
 
 struct Begun {
     spec: Arc<Spec>,
+    standing: Arc<Standing>,
     /// Reads the rows that it begins with. Ends with the subscription.
     snapshot: Option<AbortOnDropHandle<()>>,
 }
@@ -62,7 +61,6 @@ impl Subscriptions {
             outbox,
             begun: HashMap::new(),
             known_to_pipeline: false,
-            known_to_replay: false,
         }
     }
 
@@ -96,13 +94,19 @@ impl Subscriptions {
         start: Start,
         words: Words,
     ) -> Result<(), Refusal> {
+        let standing = match self.begun.get(&id) {
+            Some(begun) => begun.standing.clone(),
+            None => Arc::new(Standing::new(viewer)),
+        };
         let attached = Attached {
             id,
             connection: self.connection,
-            viewer,
             spec: spec.clone(),
-            outbox: self.outbox.clone(),
-            gate: None,
+            member: Member {
+                outbox: self.outbox.clone(),
+                gate: None,
+                standing: standing.clone(),
+            },
         };
         let acknowledge = words.acknowledge;
         let snapshot = match start {
@@ -112,22 +116,23 @@ impl Subscriptions {
                 None
             }
             Start::Since(since) => {
-                self.known_to_replay = true;
+                standing.set_aside();
                 self.known_to_pipeline = true;
                 let resume = Resume {
                     attached,
                     since,
-                    seen: None,
+                    had: None,
                     acknowledge: Some(acknowledge),
-                    caught_up: words.caught_up,
+                    caught_up: Some(words.caught_up),
                 };
-                self.shared.replay.resume(resume).await?;
+                let resumed = self.shared.replay.resume(resume).await;
+                resumed.inspect_err(|_| standing.end())?;
                 None
             }
             Start::Snapshot => {
                 let snapshots = self.shared.snapshots.clone();
                 let snapshot = snapshots.open(attached).await?;
-                self.known_to_replay = true;
+                standing.set_aside();
                 self.known_to_pipeline = true;
                 self.outbox.push(acknowledge(snapshot.place));
                 let sending = tokio::spawn(snapshots.send(snapshot));
@@ -139,7 +144,11 @@ impl Subscriptions {
             subscription = id.0,
             "subscribed"
         );
-        let begun = Begun { spec, snapshot };
+        let begun = Begun {
+            spec,
+            standing,
+            snapshot,
+        };
         self.begun.insert(id, begun);
         Ok(())
     }
@@ -202,9 +211,12 @@ impl Subscriptions {
     }
 
     pub(crate) async fn drop(&mut self, id: SubscriptionId) {
-        self.begun.remove(&id);
-        if self.known_to_replay {
-            self.shared.replay.unsubscribe(id).await;
+        // First the word that nobody may take it in, then those who may have it.
+        if let Some(begun) = self.begun.remove(&id) {
+            begun.standing.end();
+            if begun.standing.was_set_aside() {
+                self.shared.replay.unsubscribe(id).await;
+            }
         }
         let (done, ended) = oneshot::channel();
         let order = Order::Unsubscribe(id, done);
@@ -217,7 +229,10 @@ impl Subscriptions {
     /// what can't be subscribed to any more: these end, and are returned.
     pub(crate) async fn set_viewer(&mut self, viewer: &Viewer) -> Vec<Refusal> {
         let mut ended = self.end_unread().await;
-        if self.known_to_replay {
+        for begun in self.begun.values() {
+            begun.standing.set_viewer(viewer);
+        }
+        if self.set_aside() {
             let replay = &self.shared.replay;
             replay.set_viewer(self.connection, viewer.clone()).await;
         }
@@ -268,9 +283,19 @@ impl Subscriptions {
         ended
     }
 
+    /// Whether the replay may have one of them.
+    fn set_aside(&self) -> bool {
+        let mut begun = self.begun.values();
+        begun.any(|begun| begun.standing.was_set_aside())
+    }
+
     pub(crate) async fn end(&mut self) {
+        for begun in self.begun.values() {
+            begun.standing.end();
+        }
+        let set_aside = self.set_aside();
         self.begun.clear();
-        if std::mem::take(&mut self.known_to_replay) {
+        if set_aside {
             self.shared.replay.disconnect(self.connection).await;
         }
         if std::mem::take(&mut self.known_to_pipeline) {

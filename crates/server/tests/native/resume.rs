@@ -188,6 +188,8 @@ async fn filters_and_policies_of_now_decide_what_is_told_of_then() -> Result<()>
     let at = cursor(&ack)?;
     let insert = format!("insert into todos select n, '{ALICE}', 'x' from generate_series(1, 9) n");
     stage.execute(&insert).await?;
+    let last = |message: &Value| message["payload"]["record"]["id"] == 9;
+    socket.expect(last, DEADLINE).await?;
     let mut socket = stage.connect(ALICE).await?;
     let request = json!({ "channel": "table:todos", "filter": "id=in.(3,5)", "since": at });
     subscribe(&mut socket, request).await?;
@@ -256,5 +258,59 @@ async fn a_cursor_older_than_the_log_is_refused_with_the_oldest() -> Result<()> 
     let oldest = answer["oldest"].as_str().context("the oldest")?;
     let (_, ack) = resume(&stage, ALICE, "table:notes", oldest).await?;
     assert_eq!(ack["recovered"], true);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> Result<()> {
+    let stage = durable().await?;
+    stage
+        .execute(&format!(
+            "create table members (user_id uuid);
+             grant select on members to authenticated;
+             insert into members values ('{ALICE}');
+             drop policy own_rows on todos;
+             create policy of_members on todos for select to authenticated using (
+                 exists (select from members m where m.user_id = auth.uid() and m.user_id = todos.user_id))"
+        ))
+        .await?;
+    let mut alice = stage.subscriber(ALICE, "table:todos").await?;
+    let mut bob = stage.subscriber(BOB, "table:notes").await?;
+    let insert = |id: i32| format!("insert into todos values ({id}, '{ALICE}', 'x', 's')");
+    stage.execute(&insert(1)).await?;
+    assert_eq!(
+        alice.next_json(DEADLINE).await?["payload"]["record"]["id"],
+        1
+    );
+    // Whoever asks the policy from here on waits for a lock, and gives up.
+    let postgres = Postgres::shared().await;
+    let holder = postgres.connect("postgres", &stage.database).await?;
+    holder
+        .batch_execute("begin; lock table members in access exclusive mode")
+        .await?;
+    for id in 2..5 {
+        stage.execute(&insert(id)).await?;
+        stage
+            .execute(&format!("insert into notes values ({id}, 'x')"))
+            .await?;
+        let note = bob.next_json(DEADLINE).await?;
+        assert_eq!(note["payload"]["record"]["id"], id, "{note}");
+    }
+    eventually(DEADLINE, async || {
+        let (_, metrics) = stage.walcast.get("/metrics").await.ok()?;
+        metrics
+            .contains("walcast_subscriptions_set_aside_total 1")
+            .then_some(())
+    })
+    .await?;
+    holder.batch_execute("rollback").await?;
+    stage.execute(&insert(5)).await?;
+    for id in 2..6 {
+        let event = alice.next_json(DEADLINE).await?;
+        assert_eq!(event["payload"]["record"]["id"], id, "{event}");
+    }
+    stage.execute(&insert(6)).await?;
+    let event = alice.next_json(DEADLINE).await?;
+    assert_eq!(event["payload"]["record"]["id"], 6, "{event}");
     Ok(())
 }
