@@ -107,6 +107,13 @@ async fn d48_revoked_while_streaming() -> Result<()> {
     for revocation in REVOCATIONS {
         let name = revocation.name;
         let mut victim = stage.socket(Subscriber::new(revocation.role, 1)).await?;
+        // Another, who sees everything, tells when a row has been judged: a policy that reads other
+        // tables is asked as they are by then.
+        let other = match revocation.role {
+            Role::Service => Role::Authenticated,
+            _ => Role::Service,
+        };
+        let mut other = stage.socket(Subscriber::new(other, 1)).await?;
         let first = sql.insert().await?;
         victim
             .row(first)
@@ -115,6 +122,10 @@ async fn d48_revoked_while_streaming() -> Result<()> {
         stage.execute(revocation.revoke).await?;
         sleep(CATALOGUE).await;
         let hidden = sql.insert().await?;
+        other
+            .row(hidden)
+            .await
+            .with_context(|| format!("{name}: another subscriber"))?;
         stage.execute(revocation.restore).await?;
         sleep(CATALOGUE).await;
         let last = sql.insert().await?;

@@ -79,7 +79,7 @@ const TRAPS: &[Trap] = &[
     },
     Trap {
         name: "writes",
-        body: "insert into written values (id); return true;",
+        body: "insert into written values (id); return false;",
     },
     Trap {
         name: "cancels_itself",
