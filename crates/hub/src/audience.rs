@@ -290,13 +290,13 @@ impl Audience {
         std::mem::take(&mut self.movements)
     }
 
-    /// The outbox of every connection that has subscriptions, with the format of one of them.
-    pub fn outboxes(&self) -> impl Iterator<Item = (u8, &Arc<Outbox>)> {
+    /// The outbox of every connection that has subscriptions, with the spec of one of them.
+    pub fn outboxes(&self) -> impl Iterator<Item = (&Spec, &Arc<Outbox>)> {
         self.connections.values().filter_map(|own| {
             let id = own.iter().next()?;
             let place = self.subscriptions.get(id)?;
             let group = self.groups.get(&place.group)?;
-            Some((group.spec.format, &group.members.get(id)?.outbox))
+            Some((&*group.spec, &group.members.get(id)?.outbox))
         })
     }
 

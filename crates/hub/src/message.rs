@@ -47,10 +47,12 @@ impl Message {
         }
     }
 
-    /// What counts against the limit on a message: everything that it carries but its name.
+    /// What counts against the limit on a message: everything that it carries but its name. The
+    /// payload is a part of the envelope, if there is one.
     pub fn len(&self) -> usize {
-        let more = [&self.meta, &self.envelope].into_iter().flatten();
-        self.body.bytes().len() + more.map(Bytes::len).sum::<usize>()
+        let meta = self.meta.as_ref().map_or(0, Bytes::len);
+        let body = self.body.bytes().len();
+        meta + self.envelope.as_ref().map_or(body, |envelope| envelope.len().max(body))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -32,6 +32,7 @@ pub use event::{Event, Payload, Sent};
 pub use frame::Opcode;
 pub use incoming::{FrameError, Incoming, decode_binary, decode_text};
 pub use join::{BroadcastConfig, ChangesConfig, Join, Malformed, PresenceConfig, Replay};
+pub use json::is_shallow;
 pub use presence::{Meta, write_presence_diff, write_presence_state};
 pub use push::{write_close, write_error, write_push};
 pub use reason::Reason;

@@ -96,6 +96,10 @@ const TABLES: &str = "
   SELECT p.tablename::text FROM pg_publication_tables p
    WHERE p.pubname = $1 AND p.schemaname = $2 ORDER BY 1 LIMIT 10000";
 
+const SCHEMAS: &str = "
+  SELECT DISTINCT p.schemaname::text FROM pg_publication_tables p
+   WHERE p.pubname = $1 ORDER BY 1 LIMIT 1000";
+
 impl Access {
     /// `publication`: where a table has to be to be enabled.
     pub async fn connect(config: CheckConfig, publication: &str) -> Result<Access, ConnectError> {
@@ -181,6 +185,25 @@ impl Access {
     /// The published tables of a schema that `viewer` may subscribe to.
     pub async fn tables(&self, viewer: &Viewer, schema: &str) -> Result<Vec<String>, AccessError> {
         self.readable(viewer, schema, usize::MAX).await
+    }
+
+    /// The schemas with published tables that `viewer` may subscribe to; none is a denial.
+    pub async fn schemas(&self, viewer: &Viewer) -> Result<Vec<String>, AccessError> {
+        role::check_name(&viewer.role, &self.config).map_err(refused)?;
+        let publication = &*self.publication;
+        let mut readable = Vec::new();
+        for row in self.query(SCHEMAS, &[&publication]).await? {
+            let schema: String = row.try_get(0).map_err(unavailable)?;
+            match self.schema(viewer, &schema).await {
+                Ok(_) => readable.push(schema),
+                Err(error @ AccessError::Unavailable(_)) => return Err(error),
+                Err(AccessError::Denied(_)) => {}
+            }
+        }
+        match readable.is_empty() {
+            true => Err(AccessError::Denied(Denial::NothingInSchema)),
+            false => Ok(readable),
+        }
     }
 
     /// The first so many of them: each costs a query.

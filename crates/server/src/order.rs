@@ -46,6 +46,8 @@ impl Attached {
 
 pub(crate) struct Begin {
     pub(crate) attached: Attached,
+    /// Of the same connection, live from the same place.
+    pub(crate) more: Vec<Attached>,
     /// Makes the acknowledgement's frame. The pipeline queues it before the first change.
     pub(crate) acknowledge: Acknowledge,
     pub(crate) done: oneshot::Sender<()>,

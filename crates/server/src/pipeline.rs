@@ -234,7 +234,7 @@ impl<C: RowCheck> Pipeline<C> {
                 member,
             } in withdrawn
             {
-                member.outbox.push(gap_frame(spec.format, "unjudged"));
+                member.outbox.push(gap_frame(&spec, "unjudged"));
                 let viewer = member.standing.viewer();
                 self.publisher
                     .subscribe(id, connection, &viewer, spec, member);
@@ -363,6 +363,7 @@ impl<C: RowCheck> Pipeline<C> {
     fn begin(&mut self, begin: Begin) {
         let Begin {
             attached,
+            more,
             acknowledge,
             done,
         } = begin;
@@ -375,11 +376,18 @@ impl<C: RowCheck> Pipeline<C> {
         {
             return;
         }
-        let id = attached.id;
-        // One that exists already was asked for again: it is acknowledged again and stays.
-        let new = self.attach(attached);
-        if done.send(()).is_err() && new {
-            self.publisher.unsubscribe(id);
+        let mut new = Vec::with_capacity(1 + more.len());
+        for attached in std::iter::once(attached).chain(more) {
+            let id = attached.id;
+            // One that exists already was asked for again: it is acknowledged again and stays.
+            if self.attach(attached) {
+                new.push(id);
+            }
+        }
+        if done.send(()).is_err() {
+            for id in new {
+                self.publisher.unsubscribe(id);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use walcast_change::{Change, Epoch, Shape};
 use walcast_hub::{Audience, ConnId, Member, Movement, Outbox, Spec, SubscriptionId, Withdrawn};
+use walcast_protocol::phoenix::{Style, write_error};
 use walcast_protocol::{Notice, codec_of};
 use walcast_rls::{RowCheck, Viewer};
 
@@ -115,8 +116,8 @@ impl<C: RowCheck> Publisher<C> {
 
     /// Tells everybody that changes were lost.
     pub(crate) fn tell_gap(&self, reason: &str) {
-        for (format, outbox) in self.audience.outboxes() {
-            outbox.push(gap_frame(format, reason));
+        for (spec, outbox) in self.audience.outboxes() {
+            outbox.push(gap_frame(spec, reason));
         }
     }
 
@@ -171,7 +172,10 @@ impl<C: RowCheck> Publisher<C> {
     }
 }
 
-/// That changes were lost.
-pub(crate) fn gap_frame(format: u8, reason: &str) -> Bytes {
-    text_frame(|out| codec_of(format).notice(&Notice::Gap { reason }, out))
+/// That changes were lost. Supabase's clients have no word for it: theirs join the channel again.
+pub(crate) fn gap_frame(spec: &Spec, reason: &str) -> Bytes {
+    text_frame(|out| match Style::of_format(spec.format) {
+        Some(style) => write_error(style.version, None, &spec.channel, out),
+        None => codec_of(spec.format).notice(&Notice::Gap { reason }, out),
+    })
 }

@@ -246,7 +246,7 @@ impl State {
             caught_up: None,
         };
         if self.take_in(resume).is_err() {
-            outbox.push(gap_frame(spec.format, "unjudged"));
+            outbox.push(gap_frame(&spec, "unjudged"));
         }
     }
 

@@ -13,7 +13,7 @@ use walcast_auth::Verifier;
 use walcast_change::{Decoder, Position, Types};
 use walcast_hub::{ChannelLimits, Closing, ConnectionLimits, Connections};
 use walcast_rls::{
-    Access, CheckConfig, Connector, PostgresCheck, ReadLimits, ReaderBounds, TableReader,
+    Access, ChannelAccess, CheckConfig, Connector, PostgresCheck, ReadLimits, ReaderBounds, TableReader,
 };
 use walcast_source::{LostSlot, SlotKind, SlotName, Source, SourceConfig, connect_sql};
 
@@ -113,6 +113,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let check_config = check_config(&config)?;
     let check = PostgresCheck::connect(check_config.clone()).await?;
     let access = Access::connect(check_config.clone(), &config.publication).await?;
+    let channel_access = ChannelAccess::connect(check_config.clone()).await?;
 
     let tasks = TaskTracker::new();
     let (orders, orders_taken) = mpsc::channel(ORDERS_MAX);
@@ -185,10 +186,12 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         recent: recent.clone(),
         replay: replay.clone(),
     };
-    let session_settings = session_settings(&config);
+    let session_settings = session_settings(&config)?;
     let shared = Shared::new(
         verifier,
         access,
+        channel_access,
+        readiness.state.clone(),
         orders,
         replay,
         Arc::new(snapshots),
@@ -207,6 +210,10 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         page,
         socket: SocketSettings {
             message_bytes_max: config.message_bytes_max,
+            write_timeout: config.write_timeout,
+        },
+        phoenix_socket: SocketSettings {
+            message_bytes_max: config.supabase_message_bytes_max,
             write_timeout: config.write_timeout,
         },
         sockets: sockets.clone(),
@@ -335,8 +342,8 @@ fn channel_limits(config: &Config) -> ChannelLimits {
     }
 }
 
-fn session_settings(config: &Config) -> SessionSettings {
-    SessionSettings {
+fn session_settings(config: &Config) -> Result<SessionSettings, ServeError> {
+    Ok(SessionSettings {
         subscriptions_max: config.subscriptions_per_connection_max,
         messages_per_minute_max: u32::try_from(config.messages_per_minute_max).unwrap_or(u32::MAX),
         outbox_bytes_max: config.outbox_bytes_max,
@@ -347,5 +354,6 @@ fn session_settings(config: &Config) -> SessionSettings {
         expiry_warning: config.token_expiry_warning,
         leeway: config.jwt_leeway,
         downgrade: config.expired_token_action == ExpiredTokenAction::Downgrade,
-    }
+        phoenix: config.phoenix()?,
+    })
 }

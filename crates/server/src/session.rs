@@ -3,6 +3,7 @@
 mod client;
 mod memberships;
 mod native;
+pub(crate) mod phoenix;
 mod subscriptions;
 
 use std::net::IpAddr;
@@ -15,14 +16,30 @@ use walcast_websocket::{CloseCode, OpCode, frame};
 
 use crate::shared::Shared;
 
+pub(crate) use memberships::MOMENT;
+
 /// The dialects that have sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Native,
+    /// Supabase's, in either version.
+    Phoenix,
+}
+
+/// What came with the handshake.
+pub(crate) enum Greeting {
+    /// The token, if there was one. What is wrong with it is said on the socket, where a browser
+    /// can read it.
+    Native {
+        address: IpAddr,
+        token: Option<String>,
+    },
+    Phoenix(phoenix::Greeting),
 }
 
 pub(crate) enum Session {
     Native(native::Session),
+    Phoenix(Box<phoenix::Session>),
 }
 
 /// A whole message as it came.
@@ -33,17 +50,14 @@ pub(crate) enum Message {
 }
 
 impl Session {
-    /// A session from `address`, with the token that came with the handshake if there was one.
-    /// What is wrong with it is said on the socket, where a browser can read it.
-    pub(crate) async fn begin(
-        shared: Arc<Shared>,
-        dialect: Dialect,
-        address: IpAddr,
-        token: Option<&str>,
-    ) -> Session {
-        match dialect {
-            Dialect::Native => {
-                Session::Native(native::Session::begin(shared, address, token).await)
+    pub(crate) async fn begin(shared: Arc<Shared>, greeting: Greeting) -> Session {
+        match greeting {
+            Greeting::Native { address, token } => {
+                let session = native::Session::begin(shared, address, token.as_deref());
+                Session::Native(session.await)
+            }
+            Greeting::Phoenix(greeting) => {
+                Session::Phoenix(Box::new(phoenix::Session::begin(shared, greeting)))
             }
         }
     }
@@ -51,6 +65,7 @@ impl Session {
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {
         match self {
             Session::Native(session) => session.outbox(),
+            Session::Phoenix(session) => session.outbox(),
         }
     }
 
@@ -58,18 +73,22 @@ impl Session {
     pub(crate) fn is_admitted(&self) -> bool {
         match self {
             Session::Native(session) => session.is_admitted(),
+            // Others get no socket.
+            Session::Phoenix(_) => true,
         }
     }
 
     pub(crate) fn id(&self) -> ConnId {
         match self {
             Session::Native(session) => session.id(),
+            Session::Phoenix(session) => session.id(),
         }
     }
 
     pub(crate) fn closing(&self, closing: Closing) -> (CloseCode, &'static str) {
         match self {
             Session::Native(session) => session.closing(closing),
+            Session::Phoenix(session) => session.closing(closing),
         }
     }
 
@@ -77,6 +96,7 @@ impl Session {
     pub(crate) fn heard(&mut self, now: Instant) {
         match self {
             Session::Native(session) => session.heard(now),
+            Session::Phoenix(session) => session.heard(now),
         }
     }
 
@@ -84,6 +104,7 @@ impl Session {
     pub(crate) async fn receive(&mut self, message: Message) -> Option<Closing> {
         match self {
             Session::Native(session) => session.receive(&message).await,
+            Session::Phoenix(session) => session.receive(&message).await,
         }
     }
 
@@ -91,6 +112,7 @@ impl Session {
     pub(crate) fn wake_at(&self) -> Instant {
         match self {
             Session::Native(session) => session.wake_at(),
+            Session::Phoenix(session) => session.wake_at(),
         }
     }
 
@@ -98,6 +120,7 @@ impl Session {
     pub(crate) async fn tick(&mut self, now: Instant) -> Option<Closing> {
         match self {
             Session::Native(session) => session.tick(now).await,
+            Session::Phoenix(session) => session.tick(now).await,
         }
     }
 
@@ -105,6 +128,7 @@ impl Session {
     pub(crate) async fn end(&mut self) {
         match self {
             Session::Native(session) => session.end().await,
+            Session::Phoenix(session) => session.end().await,
         }
     }
 }

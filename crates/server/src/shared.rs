@@ -4,19 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use walcast_auth::Verifier;
 use walcast_hub::{ChannelLimits, Channels, Connections};
-use walcast_rls::Access;
+use walcast_rls::{Access, ChannelAccess};
+use walcast_source::StreamState;
 
 use crate::metrics::Metrics;
 use crate::order::Orders;
 use crate::replay::Replay;
+use crate::session::phoenix::PhoenixSettings;
 use crate::snapshot::Snapshots;
 use crate::voice::Dialects;
 
 pub(crate) struct Shared {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) access: Access,
+    /// Who may read and write private channels.
+    pub(crate) channel_access: ChannelAccess,
+    /// How the replication stream is.
+    pub(crate) stream: watch::Receiver<StreamState>,
     pub(crate) orders: Orders,
     pub(crate) replay: Replay,
     pub(crate) snapshots: Arc<Snapshots>,
@@ -40,12 +47,15 @@ pub(crate) struct SessionSettings {
     pub(crate) leeway: Duration,
     /// What follows an expired token: the anonymous role, or the end.
     pub(crate) downgrade: bool,
+    pub(crate) phoenix: PhoenixSettings,
 }
 
 impl Shared {
     pub(crate) fn new(
         verifier: Arc<Verifier>,
         access: Access,
+        channel_access: ChannelAccess,
+        stream: watch::Receiver<StreamState>,
         orders: Orders,
         replay: Replay,
         snapshots: Arc<Snapshots>,
@@ -57,6 +67,8 @@ impl Shared {
         Shared {
             verifier,
             access,
+            channel_access,
+            stream,
             orders,
             replay,
             snapshots,

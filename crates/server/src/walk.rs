@@ -186,7 +186,7 @@ impl<C: RowCheck> Walk<C> {
     fn tell_gap(&self, unjudged: &[(u32, Arc<Shape>)]) {
         for (viewer, shape) in unjudged {
             for group in self.publisher.audience.groups_of(*viewer, shape) {
-                let frame = gap_frame(group.spec.format, "unjudged");
+                let frame = gap_frame(&group.spec, "unjudged");
                 for member in group.members() {
                     member.outbox.push(frame.clone());
                 }

@@ -77,7 +77,7 @@ pub(super) fn is_object(raw: &RawValue) -> bool {
 }
 
 /// Whether valid JSON is nested no deeper than other clients' parsers can stand.
-pub(super) fn is_shallow(json: &[u8]) -> bool {
+pub fn is_shallow(json: &[u8]) -> bool {
     let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
     for byte in json {
         match (quoted, byte) {

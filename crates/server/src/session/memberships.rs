@@ -32,7 +32,7 @@ struct Joined {
     key: String,
 }
 
-const MOMENT: Duration = Duration::from_secs(1);
+pub(crate) const MOMENT: Duration = Duration::from_secs(1);
 
 impl Memberships {
     pub(super) fn new() -> Memberships {
@@ -247,7 +247,7 @@ fn answer(
 }
 
 /// Nobody else has it, in this process or another. Not a secret: everybody in the room is told.
-fn unique_key() -> String {
+pub(super) fn unique_key() -> String {
     let random = || RandomState::new().hash_one(0_u8);
     format!("{:016x}{:016x}", random(), random())
 }

@@ -27,6 +27,8 @@ pub(crate) struct Subscriptions {
     begun: HashMap<SubscriptionId, Begun>,
     /// The pipeline may know of subscriptions, even of one that was never confirmed.
     known_to_pipeline: bool,
+    /// Ordered together and not confirmed (yet).
+    unconfirmed: Vec<(SubscriptionId, Arc<Standing>)>,
 }
 
 struct Begun {
@@ -43,6 +45,9 @@ pub(crate) struct Words {
     /// It has been caught up: nothing is missing up to here.
     pub(crate) caught_up: Box<dyn FnOnce(Position) -> Bytes + Send>,
 }
+
+/// What is said at the place where subscriptions that begin together become live; `None`: nothing.
+pub(crate) type Speak = Box<dyn FnOnce() -> Option<Bytes> + Send>;
 
 /// How long the question who may subscribe may wait for its answer, behind those of the others.
 const ACCESS_PATIENCE: Duration = Duration::from_secs(15);
@@ -61,6 +66,7 @@ impl Subscriptions {
             outbox,
             begun: HashMap::new(),
             known_to_pipeline: false,
+            unconfirmed: Vec::new(),
         }
     }
 
@@ -112,7 +118,7 @@ impl Subscriptions {
         let snapshot = match start {
             Start::Now => {
                 let acknowledge = Box::new(|position| Some(acknowledge(position)));
-                self.live(attached, acknowledge).await?;
+                self.live(attached, Vec::new(), acknowledge).await?;
                 None
             }
             Start::Since(since) => {
@@ -153,11 +159,63 @@ impl Subscriptions {
         Ok(())
     }
 
-    async fn live(&mut self, attached: Attached, acknowledge: Acknowledge) -> Result<(), Refusal> {
+    /// Begins subscriptions that were authorized, all at one place in the stream, where `speak` is
+    /// called. If it fails, or the future is dropped before its end, none of them counts as begun,
+    /// and the next call makes sure that none of them is.
+    pub(crate) async fn begin_all(
+        &mut self,
+        viewer: &Viewer,
+        specs: Vec<Arc<Spec>>,
+        speak: Speak,
+    ) -> Result<(), Refusal> {
+        while let Some((id, standing)) = self.unconfirmed.last() {
+            standing.end();
+            self.drop(*id).await;
+            self.unconfirmed.pop();
+        }
+        let attached = specs.iter().map(|spec| Attached {
+            id: SubscriptionId(self.shared.next_id()),
+            connection: self.connection,
+            spec: spec.clone(),
+            member: Member {
+                outbox: self.outbox.clone(),
+                gate: None,
+                standing: Arc::new(Standing::new(viewer.clone())),
+            },
+        });
+        let mut attached: Vec<Attached> = attached.collect();
+        let standings = attached.iter();
+        let standings = standings.map(|one| (one.id, one.member.standing.clone()));
+        self.unconfirmed = standings.collect();
+        let Some(last) = attached.pop() else {
+            if let Some(frame) = speak() {
+                self.outbox.push(frame);
+            }
+            return Ok(());
+        };
+        self.live(last, attached, Box::new(|_| speak())).await?;
+        for ((id, standing), spec) in self.unconfirmed.drain(..).zip(specs) {
+            let begun = Begun {
+                spec,
+                standing,
+                snapshot: None,
+            };
+            self.begun.insert(id, begun);
+        }
+        Ok(())
+    }
+
+    async fn live(
+        &mut self,
+        attached: Attached,
+        more: Vec<Attached>,
+        acknowledge: Acknowledge,
+    ) -> Result<(), Refusal> {
         let channel = attached.spec.channel.clone();
         let (done, live) = oneshot::channel();
         let begin = Begin {
             attached,
+            more,
             acknowledge,
             done,
         };
@@ -228,6 +286,9 @@ impl Subscriptions {
     /// All are judged as `viewer` from now on. First the view, which counts for every change, then
     /// what can't be subscribed to any more: these end, and are returned.
     pub(crate) async fn set_viewer(&mut self, viewer: &Viewer) -> Vec<Refusal> {
+        for (_, standing) in &self.unconfirmed {
+            standing.end();
+        }
         let mut ended = self.end_unread().await;
         for begun in self.begun.values() {
             begun.standing.set_viewer(viewer);
@@ -295,6 +356,9 @@ impl Subscriptions {
         }
         let set_aside = self.set_aside();
         self.begun.clear();
+        for (_, standing) in self.unconfirmed.drain(..) {
+            standing.end();
+        }
         if set_aside {
             self.shared.replay.disconnect(self.connection).await;
         }

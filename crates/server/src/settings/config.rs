@@ -8,6 +8,7 @@ use super::command_line::Command;
 use super::error::{Problem, SettingsError};
 use super::kind::{ExpiredTokenAction, Secret};
 use super::table::Config;
+use crate::session::phoenix::{ApiKeys, PhoenixSettings};
 
 impl Config {
     /// Where row-level security is checked.
@@ -55,6 +56,33 @@ impl Config {
             require_expiry: self.jwt_require_exp,
             leeway: self.jwt_leeway,
             token_bytes_max: self.jwt_bytes_max,
+        })
+    }
+
+    /// What holds for Supabase's clients.
+    pub(crate) fn phoenix(&self) -> Result<PhoenixSettings, SettingsError> {
+        let keys = self.api_keys.as_ref().map_or("", Secret::expose);
+        let items: Vec<String> = super::kind::items(keys).map(str::to_owned).collect();
+        let api_keys = ApiKeys::read(&items, &self.allowed_roles).map_err(|nth| {
+            let text = format!(
+                "item {nth} of api_keys must be KEY=ROLE, with one of allowed_roles, or KEY=JWT"
+            );
+            SettingsError::Problems(vec![Problem::new(text)])
+        })?;
+        Ok(PhoenixSettings {
+            api_keys,
+            role_required: self.jwt_role_claim == "role",
+            private_only: self.supabase_private_only,
+            close_for_good: self.supabase_close_for_good,
+            // A broadcast of the largest size must fit, even if something else waits.
+            outbox_bytes_max: self.outbox_bytes_max.max(2 * self.broadcast_bytes_max),
+            joins_per_second_max: self.supabase_joins_per_second_max,
+            messages_per_second_max: self.supabase_messages_per_second_max,
+            presence_calls_max: self.supabase_presence_calls_max,
+            presence_calls_window: self.supabase_presence_calls_window,
+            bindings_max: self.supabase_bindings_per_connection_max,
+            http_messages_per_second_max: self.http_broadcasts_per_second_max,
+            body_bytes_max: self.supabase_message_bytes_max,
         })
     }
 
@@ -115,6 +143,15 @@ impl Config {
             self.message_bytes_max <= 16 * 1024 * 1024,
             "message_bytes_max must be at most 16MiB: it is the memory that every client may ask for",
         );
+        require(
+            self.supabase_message_bytes_max <= 16 * 1024 * 1024,
+            "supabase_message_bytes_max must be at most 16MiB: it is the memory that every client may ask for",
+        );
+        if let Err(SettingsError::Problems(found)) = self.phoenix() {
+            for problem in found {
+                require(false, &problem.to_string());
+            }
+        }
         let is_default_allowed = self
             .jwt_default_role
             .as_ref()

@@ -172,6 +172,11 @@ kind!(SecretText -> Secret, "a secret of at least 32 bytes (make one with `opens
     CONCEAL: Conceal = Conceal::Everything,
     NAME: &'static str = "SECRET"
 );
+kind!(Keys -> Secret, "a list such as sb_publishable_x=anon,sb_secret_y=service_role",
+    |text| items(text).all(|item| item.contains('=')).then(|| Secret::new(text)),
+    CONCEAL: Conceal = Conceal::Everything,
+    NAME: &'static str = "KEY=ROLE,…"
+);
 kind!(Identifier -> String, "a name of 1 to 63 bytes", |text| {
     let is_good = !text.is_empty() && text.len() <= 63 && !text.contains('\0');
     is_good.then(|| text.to_owned())
@@ -253,7 +258,7 @@ choice! {
 }
 
 /// The parts of a list between commas, without white space and empty ones.
-fn items(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())

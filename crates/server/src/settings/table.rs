@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{Problem, SettingsError};
 use super::kind::{
-    Address, Count, DatabaseUrl, ExpiredTokenAction, FilePath, FolderOrNothing, HttpUrl, Identifier, Kind, KindInfo,
+    Address, Count, DatabaseUrl, ExpiredTokenAction, FilePath, FolderOrNothing, HttpUrl, Identifier, Keys, Kind, KindInfo,
     Limit, LogFilter, LogFormat, LostSlotAction, Networks, Origins, Role, RoleOrNothing, Roles,
     SecretText, Size, Slot, SlotMode, Span, Switch, Texts,
 };
@@ -280,8 +280,9 @@ settings! {
     topic_bytes_max: Size = "255B";
     /// The longest name of a broadcast's event.
     event_bytes_max: Size = "255B";
-    /// The longest payload of a broadcast. Over a socket, `message_bytes_max` counts as well.
-    broadcast_bytes_max: Size = "256KiB";
+    /// The longest payload of a broadcast. Over a socket, `message_bytes_max` or `supabase_message_bytes_max` counts as
+    /// well.
+    broadcast_bytes_max: Size = "3000KiB";
     /// The longest key of a presence.
     presence_key_bytes_max: Size = "255B";
     /// What one connection may say of itself in a presence channel.
@@ -292,6 +293,30 @@ settings! {
     presence_metas_per_topic_max: Limit = "10000";
     /// All that is present in one topic. Who joins gets it in one piece: keep it below `outbox_bytes_max`.
     presence_bytes_per_topic_max: Size = "512KiB";
+
+    ["Supabase"]
+    /// What the API keys `sb_publishable_…` and `sb_secret_…` of Supabase's clients stand for: `KEY=ROLE`, with one of
+    /// `allowed_roles`, or `KEY=JWT`; several with commas between. A JWT as key needs no setting.
+    api_keys: Keys;
+    /// Only private channels may be joined.
+    supabase_private_only: Switch = "false";
+    /// Ends channels as Supabase's server does: with `phx_close`, after which clients never come back by themselves.
+    /// Otherwise they do where joining again helps: after an expired token, a limit, a database that was away.
+    supabase_close_for_good: Switch = "false";
+    /// The longest frame that a client may send in this protocol, and the longest body of a broadcast over HTTP.
+    supabase_message_bytes_max: Size = "5MiB";
+    /// Channels that one connection may join per second, on average over ten.
+    supabase_joins_per_second_max: Limit = "100";
+    /// Messages that one connection may send per second, on average over ten.
+    supabase_messages_per_second_max: Limit = "100";
+    /// How often one connection may change its presence in a channel in each `supabase_presence_calls_window`.
+    supabase_presence_calls_max: Limit = "5";
+    /// See `supabase_presence_calls_max`.
+    supabase_presence_calls_window: Span = "30s";
+    /// The `postgres_changes` of all channels of one connection.
+    supabase_bindings_per_connection_max: Limit = "1000";
+    /// Broadcasts over HTTP from one address per second, on average over ten.
+    http_broadcasts_per_second_max: Limit = "1000";
 
     ["Times"]
     /// A connection from which nothing came for so long, not even a pong, is closed.
