@@ -1,6 +1,7 @@
 //! A client that writes down everything it hears, and comes back with its last cursor whenever its
 //! connection ends.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,8 +62,8 @@ pub struct Heed {
     pub events: usize,
     /// Events of the subscription at hand.
     pub fresh: usize,
-    /// The lowest id so far; those of marks are negative and fall.
-    pub mark: i64,
+    /// The marks that were received: ids of rows that everybody may see.
+    pub marks: HashSet<i64>,
 }
 
 /// A recording client. Stopped when dropped.
@@ -293,7 +294,9 @@ impl Tape {
         self.tell.send_modify(|heed| {
             heed.events += 1;
             heed.fresh += 1;
-            heed.mark = heed.mark.min(received.view.id);
+            if received.view.id < 0 {
+                heed.marks.insert(received.view.id);
+            }
         });
         Ok(())
     }

@@ -266,7 +266,9 @@ impl Stage {
     pub(crate) async fn quiet(&mut self) -> Result<()> {
         let mark = self.mark().await?;
         for recorder in &self.recorders {
-            recorder.heeds(|heed| heed.mark <= mark, DEADLINE).await?;
+            recorder
+                .heeds(|heed| heed.marks.contains(&mark), DEADLINE)
+                .await?;
         }
         Ok(())
     }
@@ -292,6 +294,7 @@ impl Stage {
         let order = self.witness.read(&self.sql).await?;
         let oracle = Oracle::new(&book, order)?;
         let mut sum = Verdict::default();
+        let mut ends = Vec::new();
         for recorder in std::mem::take(&mut self.recorders) {
             let subscriber = recorder.subscriber;
             let transcript = recorder.finish().await?;
@@ -302,7 +305,11 @@ impl Stage {
                 eprintln!("{subscriber:?}: {verdict}\n  gaps: {gaps:?}\n  ends: {ends:?}");
             }
             sum.add(verdict);
+            ends.extend(transcript.ends);
         }
+        ends.sort();
+        ends.dedup();
+        eprintln!("{scenario}: connections ended by {ends:#?}");
         report(scenario, seed, &book, &sum, &self.figures);
         quiet?;
         self.done = sum.is_clean();

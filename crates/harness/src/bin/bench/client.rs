@@ -11,12 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::frames::{Frame, Frames, client_frame};
+use crate::dialect::{Dialect, Wish};
+use crate::frames::{Frame, Frames, PONG, TEXT, client_frame};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const TEXT: u8 = 1;
-const PONG: u8 = 10;
-const ACK: &[u8] = br#""type":"ack""#;
 
 thread_local! {
     /// What all clients of a thread read into.
@@ -24,37 +22,50 @@ thread_local! {
 }
 
 pub(crate) struct Client {
+    dialect: Dialect,
     stream: TcpStream,
     frames: Frames,
 }
 
 impl Client {
-    pub(crate) async fn connect(address: SocketAddr, token: &str) -> Result<Client> {
-        let connecting = Client::shake_hands(address, token);
+    pub(crate) async fn connect(
+        address: SocketAddr,
+        dialect: Dialect,
+        token: &str,
+    ) -> Result<Client> {
+        let connecting = Client::shake_hands(address, dialect, token);
         timeout(PATIENCE, connecting)
             .await
             .context("the handshake takes too long")?
     }
 
-    /// Subscribes to a table and waits for the acknowledgement.
-    pub(crate) async fn subscribe(&mut self, table: &str) -> Result<()> {
-        let message = format!(r#"{{"type":"subscribe","channel":"table:{table}"}}"#);
-        self.stream
-            .write_all(&client_frame(TEXT, message.as_bytes()))
-            .await?;
-        timeout(PATIENCE, self.acknowledged())
-            .await
-            .context("no acknowledgement")?
+    /// Asks for something and waits until it is granted.
+    pub(crate) async fn join(&mut self, wish: &Wish) -> Result<()> {
+        let dialect = self.dialect;
+        self.say(&dialect.ask(wish)).await?;
+        let granted = self.hear(|message| Ok(dialect.grants(wish, message)?.then_some(())));
+        timeout(PATIENCE, granted).await.context("no answer")?
     }
 
-    /// Hands every message to `each`, for ever; errors when the server ends the connection.
-    pub(crate) async fn listen(mut self, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) async fn say(&mut self, text: &str) -> Result<()> {
+        let frame = client_frame(TEXT, text.as_bytes());
+        Ok(self.stream.write_all(&frame).await?)
+    }
+
+    /// Hands message after message to `each`, until it has what it wants of them.
+    pub(crate) async fn hear<T>(
+        &mut self,
+        mut each: impl FnMut(&[u8]) -> Result<Option<T>>,
+    ) -> Result<T> {
         loop {
-            self.read().await?;
             let mut pong = Vec::new();
             while let Some(frame) = self.frames.next() {
                 match frame {
-                    Frame::Text(text) => each(text)?,
+                    Frame::Message(message) => {
+                        if let Some(wanted) = each(message)? {
+                            return Ok(wanted);
+                        }
+                    }
                     Frame::Ping(payload) => pong.extend(client_frame(PONG, payload)),
                     Frame::Close(code) => bail!("the server closed the connection with {code}"),
                     Frame::Other => {}
@@ -63,7 +74,14 @@ impl Client {
             if !pong.is_empty() {
                 self.stream.write_all(&pong).await?;
             }
+            self.read().await?;
         }
+    }
+
+    /// The same for ever; errors when the server ends the connection.
+    pub(crate) async fn listen(mut self, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.hear(|message| each(message).map(|()| None::<()>))
+            .await
     }
 
     /// The connection for a thread that blocks in `read`.
@@ -74,40 +92,41 @@ impl Client {
         Ok((stream, self.frames))
     }
 
-    async fn shake_hands(address: SocketAddr, token: &str) -> Result<Client> {
+    async fn shake_hands(address: SocketAddr, dialect: Dialect, token: &str) -> Result<Client> {
+        const HEAD_BYTES_MAX: usize = 4096;
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let request = format!(
-            "GET /realtime HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+            "{}\r\nHost: {address}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            dialect.request(token)
         );
         stream.write_all(request.as_bytes()).await?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            ensure!(head.len() < 4096, "a long answer to the handshake");
-            head.push(stream.read_u8().await?);
-        }
-        let head = String::from_utf8_lossy(&head);
-        ensure!(head.starts_with("HTTP/1.1 101 "), "not upgraded: {head}");
-        Ok(Client {
-            stream,
-            frames: Frames::default(),
-        })
-    }
-
-    async fn acknowledged(&mut self) -> Result<()> {
-        loop {
-            while let Some(frame) = self.frames.next() {
-                match frame {
-                    Frame::Text(text) if memmem::find(text, ACK).is_some() => return Ok(()),
-                    Frame::Text(text) => bail!("no ack: {}", String::from_utf8_lossy(text)),
-                    Frame::Close(code) => bail!("the server closed the connection with {code}"),
-                    Frame::Ping(_) | Frame::Other => {}
-                }
+        let mut head = Vec::with_capacity(512);
+        let end = loop {
+            ensure!(
+                stream.read_buf(&mut head).await? > 0,
+                "closed in the handshake"
+            );
+            if let Some(end) = memmem::find(&head, b"\r\n\r\n") {
+                break end + 4;
             }
-            self.read().await?;
-        }
+            ensure!(
+                head.len() < HEAD_BYTES_MAX,
+                "a long answer to the handshake"
+            );
+        };
+        let (head, rest) = head.split_at(end);
+        let text = String::from_utf8_lossy(head);
+        ensure!(text.starts_with("HTTP/1.1 101 "), "not upgraded: {text}");
+        let mut frames = Frames::default();
+        frames.push(rest);
+        Ok(Client {
+            dialect,
+            stream,
+            frames,
+        })
     }
 
     async fn read(&mut self) -> Result<()> {

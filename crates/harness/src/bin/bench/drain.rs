@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
+use walcast_harness::Walcast;
 
 use crate::Options;
 use crate::process::{cpu_seconds, resident_peak_bytes};
@@ -28,10 +29,21 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Default)]
 struct Runs {
-    ours: Vec<f64>,
+    ours: Vec<Drained>,
     theirs: Vec<f64>,
-    cpu: Vec<f64>,
-    peak: Vec<f64>,
+}
+
+/// One run of walcast through a backlog.
+#[derive(Clone, Copy)]
+pub(crate) struct Drained {
+    pub(crate) seconds: f64,
+    pub(crate) cpu_s: f64,
+    pub(crate) peak_bytes: f64,
+}
+
+/// The median of one figure of some runs.
+pub(crate) fn middle(runs: &[Drained], figure: fn(&Drained) -> f64) -> f64 {
+    median(runs.iter().map(figure).collect())
 }
 
 pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -> Result<()> {
@@ -41,7 +53,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -
         progress(&format!("drain: {rows} rows, {case}"));
         let runs = measure(stage, rows, per_transaction, options.repeats).await?;
         let (ours, theirs) = (
-            rows as f64 / median(runs.ours),
+            rows as f64 / middle(&runs.ours, |run| run.seconds),
             rows as f64 / median(runs.theirs),
         );
         report.add("drain", &case, "walcast", ours, "rows/s", None);
@@ -54,7 +66,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -
             "",
             Some(Goal::AtLeast(0.9)),
         );
-        let cpu = median(runs.cpu) * 1e6 / rows as f64;
+        let cpu = middle(&runs.ours, |run| run.cpu_s) * 1e6 / rows as f64;
         report.add(
             "drain",
             &case,
@@ -67,7 +79,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -
             "drain",
             &case,
             "walcast's peak memory",
-            median(runs.peak) / MIB,
+            middle(&runs.ours, |run| run.peak_bytes) / MIB,
             "MiB",
             None,
         );
@@ -83,26 +95,37 @@ async fn measure(stage: &Stage, rows: usize, per_transaction: usize, repeats: u3
         .map(|round| (format!("ours_{round}"), format!("theirs_{round}")))
         .collect();
     for slot in slots.iter().flat_map(|(ours, theirs)| [ours, theirs]) {
-        let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
-        sql.execute(create, &[slot]).await?;
+        create_slot(&sql, slot).await?;
     }
     let end = backlog(&sql, rows, per_transaction).await?;
     let mut runs = Runs::default();
     for (ours, theirs) in &slots {
         runs.theirs
             .push(pg_recvlogical(stage, &database, theirs, &end).await?);
-        walcast(stage, &database, ours, &end, &mut runs).await?;
+        runs.ours
+            .push(walcast(stage, &database, ours, &end, &[]).await?);
     }
     for slot in slots.iter().flat_map(|(ours, theirs)| [ours, theirs]) {
-        sql.execute("SELECT pg_drop_replication_slot($1)", &[slot])
-            .await?;
+        drop_slot(&sql, slot).await?;
     }
     Ok(runs)
 }
 
+pub(crate) async fn create_slot(sql: &Client, slot: &str) -> Result<()> {
+    let create = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
+    sql.execute(create, &[&slot]).await?;
+    Ok(())
+}
+
+pub(crate) async fn drop_slot(sql: &Client, slot: &str) -> Result<()> {
+    sql.execute("SELECT pg_drop_replication_slot($1)", &[&slot])
+        .await?;
+    Ok(())
+}
+
 /// Returns the LSN of its end. One transaction follows, so that both sides are told of something
 /// beyond the end, and neither waits for a keepalive.
-async fn backlog(sql: &Client, rows: usize, per_transaction: usize) -> Result<String> {
+pub(crate) async fn backlog(sql: &Client, rows: usize, per_transaction: usize) -> Result<String> {
     let transactions = rows / per_transaction;
     let statement = insert(PLAIN, 0, per_transaction, 1000).replace(
         &format!("generate_series(0, {})", per_transaction - 1),
@@ -128,18 +151,33 @@ async fn backlog(sql: &Client, rows: usize, per_transaction: usize) -> Result<St
     Ok(row.get(0))
 }
 
-async fn walcast(
+/// From the start of the process to the moment when it has acknowledged `end`.
+pub(crate) async fn walcast(
     stage: &Stage,
     database: &str,
     slot: &str,
     end: &str,
-    runs: &mut Runs,
-) -> Result<()> {
-    let end = lsn(end)?;
+    extra: &[(&str, &str)],
+) -> Result<Drained> {
     let begin = Instant::now();
-    let settings = [("slot_name", slot), ("slot_mode", "durable")];
+    let settings = [&[("slot_name", slot), ("slot_mode", "durable")], extra].concat();
     let mut walcast = stage.start(database, &settings).await?;
-    let drained = async {
+    acknowledged(&walcast, end).await?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let id = walcast.id().context("it runs")?;
+    let (cpu_s, peak_bytes) = (cpu_seconds(id)?, resident_peak_bytes(id)?);
+    walcast.terminate().await?;
+    Ok(Drained {
+        seconds,
+        cpu_s,
+        peak_bytes,
+    })
+}
+
+/// Waits until everything up to an LSN is acknowledged.
+pub(crate) async fn acknowledged(walcast: &Walcast, end: &str) -> Result<()> {
+    let end = lsn(end)?;
+    let there = async {
         loop {
             let (_, body) = walcast.get("/ready").await?;
             let ready: Value = serde_json::from_str(&body)?;
@@ -152,14 +190,8 @@ async fn walcast(
             sleep(LOOK).await;
         }
     };
-    let drained = timeout(PATIENCE, drained).await;
-    drained.with_context(|| format!("walcast doesn't get there:\n{}", walcast.log()))??;
-    runs.ours.push(begin.elapsed().as_secs_f64());
-    let id = walcast.id().context("it runs")?;
-    runs.cpu.push(cpu_seconds(id)?);
-    runs.peak.push(resident_peak_bytes(id)?);
-    walcast.terminate().await?;
-    Ok(())
+    let there = timeout(PATIENCE, there).await;
+    there.with_context(|| format!("walcast doesn't get there:\n{}", walcast.log()))?
 }
 
 async fn pg_recvlogical(stage: &Stage, database: &str, slot: &str, end: &str) -> Result<f64> {

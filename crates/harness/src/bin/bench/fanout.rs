@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::task::spawn_blocking;
+use walcast_harness::Walcast;
 
 use crate::Options;
-use crate::crowd::{Crowd, Sees};
+use crate::crowd::{Crowd, Members, Sees};
+use crate::dialect::{Dialect, Wish};
 use crate::process::cpu_seconds;
 use crate::report::{Report, progress};
 use crate::samples::Samples;
@@ -88,7 +90,7 @@ async fn paced(stage: &Stage, options: &Options, report: &mut Report) -> Result<
     let rows = options.size(1_000, 200);
     let (database, _sql) = stage.database().await?;
     let walcast = stage.walcast(&database, &[]).await?;
-    let crowd = Crowd::gather(walcast.address(), MEMBERS, PLAIN, Sees::All).await?;
+    let crowd = Crowd::gather(members(&walcast, MEMBERS, PLAIN, Sees::All)).await?;
     let port = stage.postgres.port();
     let delays = spawn_blocking(move || {
         let mut sql = Wire::connect(port, &database)?;
@@ -120,6 +122,17 @@ async fn paced(stage: &Stage, options: &Options, report: &mut Report) -> Result<
     Ok(())
 }
 
+fn members(walcast: &Walcast, count: usize, table: Table, sees: Sees) -> Members {
+    Members {
+        address: walcast.address(),
+        dialect: Dialect::Native,
+        count,
+        wish: Wish::Table(table.name),
+        sees,
+        times: None,
+    }
+}
+
 impl Flood {
     fn name(&self) -> String {
         let judged = self.table.policy.unwrap_or("no RLS");
@@ -131,7 +144,8 @@ impl Flood {
         let (database, _sql) = stage.database().await?;
         let walcast = stage.walcast(&database, &[]).await?;
         let id = walcast.id().context("it runs")?;
-        let crowd = Crowd::gather(walcast.address(), self.members, self.table, self.sees).await?;
+        let crowd = members(&walcast, self.members, self.table, self.sees);
+        let crowd = Crowd::gather(crowd).await?;
         let (port, table, members) = (stage.postgres.port(), self.table, self.members);
         let before = cpu_seconds(id)?;
         let work = spawn_blocking(move || {

@@ -2,6 +2,10 @@
 
 use memchr::memmem;
 
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const PONG: u8 = 10;
+
 /// Bytes that have arrived, and the frames in them.
 #[derive(Default)]
 pub(crate) struct Frames {
@@ -12,7 +16,8 @@ pub(crate) struct Frames {
 /// One frame; a server's frames aren't masked, and walcast doesn't fragment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
-    Text(&'a [u8]),
+    /// Text or binary.
+    Message(&'a [u8]),
     Ping(&'a [u8]),
     /// The close code; 1005 without one.
     Close(u16),
@@ -44,7 +49,7 @@ impl Frames {
         let payload = rest.get(header..header.checked_add(length)?)?;
         self.taken += header + length;
         Some(match first & 0x0F {
-            1 => Frame::Text(payload),
+            TEXT | BINARY => Frame::Message(payload),
             8 => Frame::Close(
                 payload
                     .first_chunk()
@@ -73,8 +78,16 @@ pub(crate) fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The row's `id`, if the frame is a change of a table whose first column is that.
 pub(crate) fn record_id(text: &[u8]) -> Option<usize> {
-    const BEFORE: &[u8] = b"\"record\":{\"id\":";
-    let at = memmem::find(text, BEFORE)? + BEFORE.len();
+    number_after(text, b"\"record\":{\"id\":")
+}
+
+/// The `id` of a payload that begins with it.
+pub(crate) fn payload_id(message: &[u8]) -> Option<usize> {
+    number_after(message, b"{\"id\":")
+}
+
+fn number_after(text: &[u8], before: &[u8]) -> Option<usize> {
+    let at = memmem::find(text, before)? + before.len();
     let digits = text
         .get(at..)?
         .iter()
@@ -104,7 +117,7 @@ mod tests {
                 frames.push(part);
                 while let Some(frame) = frames.next() {
                     seen.push(match frame {
-                        Frame::Text(text) => text.len(),
+                        Frame::Message(text) => text.len(),
                         Frame::Ping(_) => 9,
                         Frame::Close(code) => usize::from(code),
                         Frame::Other => 0,

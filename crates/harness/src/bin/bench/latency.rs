@@ -13,6 +13,7 @@ use walcast_harness::Walcast;
 
 use crate::Options;
 use crate::client::Client;
+use crate::dialect::{Dialect, Wish};
 use crate::frames::{Frame, Frames, record_id};
 use crate::report::{Goal, Report, progress};
 use crate::samples::Samples;
@@ -147,8 +148,8 @@ impl Paced {
     }
 
     async fn through(self, walcast: &Walcast, table: Table) -> Result<Vec<Duration>> {
-        let mut client = Client::connect(walcast.address(), &token(0)?).await?;
-        client.subscribe(table.name).await?;
+        let mut client = Client::connect(walcast.address(), Dialect::Native, &token(0)?).await?;
+        client.join(&Wish::Table(table.name)).await?;
         let (mut stream, mut frames) = client.into_blocking()?;
         let (first, count) = (self.first, self.count);
         let receiver = thread::spawn(move || {
@@ -234,7 +235,7 @@ impl Arrivals {
 
     fn note_all(&mut self, frames: &mut Frames, now: Instant) {
         while let Some(frame) = frames.next() {
-            if let Frame::Text(text) = frame
+            if let Frame::Message(text) = frame
                 && let Some(id) = record_id(text)
             {
                 self.note(id, now);

@@ -1,18 +1,27 @@
 //! `walcast-bench`: how fast and how large the release binary is, on a private Postgres that is
 //! started for it and gone afterwards. What is measured and why: `proto-docs/performance.md`.
 
+mod channels;
 mod client;
 mod crowd;
+mod dialect;
 mod drain;
 mod fanout;
 mod frames;
 mod latency;
+mod load;
+mod log;
 mod memory;
 mod process;
+mod recovery;
 mod report;
+mod resume;
 mod rls;
 mod samples;
+mod snapshot;
 mod stage;
+mod supabase;
+mod times;
 mod wire;
 
 use std::path::PathBuf;
@@ -56,6 +65,36 @@ enum Bench {
     Fanout,
     /// The checking stage alone: policies x viewers, beside a probe for each subscriber
     Rls,
+    /// The change log by itself, and a backlog with and without it
+    Log,
+    /// Thousands of clients that come back within a second
+    Resume,
+    /// The rows of a table to one subscriber, beside COPY
+    Snapshot,
+    /// The first event after kill -9, and after a restart of Postgres
+    Recovery,
+    /// Broadcast to a thousand subscribers; joins; both dialects
+    Channels,
+    /// Changes to thousands of Supabase's clients, beside Supabase's published figures
+    Supabase,
+}
+
+impl Bench {
+    async fn run(self, stage: &Stage, options: &Options, report: &mut Report) -> Result<()> {
+        match self {
+            Bench::Latency => latency::run(stage, options, report).await,
+            Bench::Drain => drain::run(stage, options, report).await,
+            Bench::Memory => memory::run(stage, options, report).await,
+            Bench::Fanout => fanout::run(stage, options, report).await,
+            Bench::Rls => rls::run(stage, options, report).await,
+            Bench::Log => log::run(stage, options, report).await,
+            Bench::Resume => resume::run(stage, options, report).await,
+            Bench::Snapshot => snapshot::run(stage, options, report).await,
+            Bench::Recovery => recovery::run(stage, options, report).await,
+            Bench::Channels => channels::run(stage, options, report).await,
+            Bench::Supabase => supabase::run(stage, options, report).await,
+        }
+    }
 }
 
 impl Options {
@@ -87,30 +126,11 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let stage = Stage::new(options.binary()?).await?;
     let mut report = Report::new(process::machine());
-    if options.wants(Bench::Latency) {
-        latency::run(&stage, &options, &mut report)
-            .await
-            .context("latency")?;
-    }
-    if options.wants(Bench::Drain) {
-        drain::run(&stage, &options, &mut report)
-            .await
-            .context("drain")?;
-    }
-    if options.wants(Bench::Memory) {
-        memory::run(&stage, &options, &mut report)
-            .await
-            .context("memory")?;
-    }
-    if options.wants(Bench::Fanout) {
-        fanout::run(&stage, &options, &mut report)
-            .await
-            .context("fanout")?;
-    }
-    if options.wants(Bench::Rls) {
-        rls::run(&stage, &options, &mut report)
-            .await
-            .context("rls")?;
+    for bench in Bench::value_variants() {
+        if options.wants(*bench) {
+            let measured = bench.run(&stage, &options, &mut report).await;
+            measured.with_context(|| format!("{bench:?}"))?;
+        }
     }
     if options.json {
         println!("{}", report.json()?);

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::Options;
 use crate::client::Client;
+use crate::dialect::{Dialect, Wish};
 use crate::process::{files_max, settled_bytes};
 use crate::report::{Goal, Report, progress};
 use crate::stage::{PLAIN, Stage, insert, token};
@@ -15,7 +16,7 @@ use crate::stage::{PLAIN, Stage, insert, token};
 const CONNECTING_MAX: usize = 64;
 
 /// Pings and time limits would come in between.
-const QUIET: &[(&str, &str)] = &[("ping_interval", "1h"), ("idle_timeout", "2h")];
+pub(crate) const QUIET: &[(&str, &str)] = &[("ping_interval", "1h"), ("idle_timeout", "2h")];
 
 pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -> Result<()> {
     let sockets = options.size(5_000, 1_000);
@@ -33,10 +34,10 @@ pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -
         let each = (bytes - before) / sockets as f64 / 1024.0;
         report.add("memory", &case, figure, each, "KiB each", goal);
     };
-    let mut clients = connect(walcast.address(), sockets).await?;
+    let mut clients = connect(walcast.address(), Dialect::Native, sockets).await?;
     tell("connected", settled_bytes(id).await?, None);
     for client in &mut clients {
-        client.subscribe(PLAIN.name).await?;
+        client.join(&Wish::Table(PLAIN.name)).await?;
     }
     tell(
         "with a subscription",
@@ -65,7 +66,12 @@ pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -
     Ok(())
 }
 
-async fn connect(address: SocketAddr, count: usize) -> Result<Vec<Client>> {
+/// Each with a user of its own.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    dialect: Dialect,
+    count: usize,
+) -> Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     let mut connecting = JoinSet::new();
     for number in 0..count {
@@ -73,7 +79,7 @@ async fn connect(address: SocketAddr, count: usize) -> Result<Vec<Client>> {
             clients.push(connecting.join_next().await.context("one is there")???);
         }
         let token = token(number)?;
-        connecting.spawn(async move { Client::connect(address, &token).await });
+        connecting.spawn(async move { Client::connect(address, dialect, &token).await });
     }
     while let Some(client) = connecting.join_next().await {
         clients.push(client??);
