@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use memchr::memmem;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client as Sql;
 use walcast_harness::{StopMode, Walcast};
@@ -10,6 +11,7 @@ use walcast_harness::{StopMode, Walcast};
 use crate::Options;
 use crate::client::Client;
 use crate::dialect::{Dialect, Wish};
+use crate::drain::drop_slot;
 use crate::frames::record_id;
 use crate::report::{Goal, Report, progress};
 use crate::samples::Samples;
@@ -22,7 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// A durable slot: what was committed while nobody listened is to be delivered too.
-const SETTINGS: &[(&str, &str)] = &[("slot_mode", "durable"), ("messages_per_minute_max", "0")];
+const SLOT: &str = "recovery";
+const SETTINGS: &[(&str, &str)] = &[
+    ("slot_name", SLOT),
+    ("slot_mode", "durable"),
+    ("messages_per_minute_max", "0"),
+];
 
 pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -> Result<()> {
     let times = options.size(5, 2);
@@ -68,6 +75,8 @@ async fn kills(stage: &Stage, times: usize) -> Result<Vec<Duration>> {
         seen.push(begin.elapsed());
     }
     walcast.terminate().await?;
+    let sql = stage.postgres.connect("postgres", &database).await?;
+    drop_slot(&sql, SLOT).await?;
     Ok(seen)
 }
 
@@ -93,7 +102,7 @@ async fn come_back(walcast: &Walcast, since: &str) -> Result<usize> {
     loop {
         client.say(&ask).await?;
         let heard = client.hear(|message| {
-            let refused = message.starts_with(br#"{"type":"error""#);
+            let refused = memmem::find(message, br#""type":"error""#).is_some();
             Ok(record_id(message).map(Some).or(refused.then_some(None)))
         });
         match heard.await? {
@@ -121,5 +130,7 @@ async fn restarts(stage: &Stage, times: usize, mode: StopMode) -> Result<Vec<Dur
         seen.push(begin.elapsed());
     }
     walcast.terminate().await?;
+    let sql = stage.postgres.connect("postgres", &database).await?;
+    drop_slot(&sql, SLOT).await?;
     Ok(seen)
 }

@@ -20,6 +20,9 @@ use crate::wire::Wire;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longer messages are rows.
+const SHORT_BYTES: usize = 1024;
+
 const SETTINGS: &[(&str, &str)] = &[
     ("snapshot_rows_max", "10000000"),
     ("snapshot_bytes_max", "8GiB"),
@@ -88,18 +91,16 @@ async fn snapshot(walcast: &Walcast, table: Table, rows: usize) -> Result<f64> {
     );
     client.say(&ask).await?;
     let count = client.hear(|message| {
-        if message.starts_with(br#"{"type":"snapshot""#) {
+        let is = |kind: &str| memmem::find(message, kind.as_bytes()).is_some();
+        if message.len() > SHORT_BYTES || is(r#""type":"snapshot""#) {
             return Ok(None);
         }
-        if memmem::find(message, b"snapshot_complete").is_some() {
+        if is(r#""event":"snapshot_complete""#) {
             let message: serde_json::Value = serde_json::from_slice(message)?;
             return Ok(Some(message["count"].as_u64().context("a count")?));
         }
-        ensure!(
-            message.starts_with(br#"{"type":"ack""#),
-            "no snapshot: {}",
-            String::from_utf8_lossy(message)
-        );
+        let text = || String::from_utf8_lossy(message);
+        ensure!(is(r#""type":"ack""#), "no snapshot: {}", text());
         Ok(None)
     });
     let count = timeout(PATIENCE, count)
