@@ -11,7 +11,7 @@
 //! What Postgres sends again after a broken connection is recognised by its cursor.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,16 @@ pub enum PipelineError {
     Log(#[from] LogError),
 }
 
+/// Judging a batch may take so long before it is looked for who is slow. Everybody waits for it.
+const SLOW: Duration = Duration::from_millis(300);
+/// How long tables are judged one by one to find out.
+const ONE_BY_ONE_FOR: Duration = Duration::from_secs(10);
+/// How long those are served from the log of whom it is not known what they may see: as long as
+/// row-level security does not ask again on behalf of a viewer whose check timed out.
+const UNJUDGED_FOR: Duration = Duration::from_secs(30);
+/// How long a slow table's subscribers are served from the log.
+const ASIDE_FOR: Duration = Duration::from_secs(60);
+
 /// What the log gets, when the server stops, to become durable.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -64,6 +74,8 @@ pub(crate) struct Pipeline<C> {
     pub(crate) replay: Replay,
     /// Row-level security has something to prepare for those who came.
     pub(crate) preparing: bool,
+    /// Until then a batch has changes of one table only.
+    pub(crate) one_by_one_until: Instant,
     /// Everything up to here has been published.
     pub(crate) published: watch::Sender<Position>,
     pub(crate) recent: Arc<Recent>,
@@ -200,9 +212,15 @@ impl<C: RowCheck> Pipeline<C> {
     async fn publish(&mut self, plan: Plan) -> Result<(), PipelineError> {
         self.journal.flush().await?;
         let epoch = self.journal.epoch();
+        let begun = Instant::now();
         let verdicts = self.publisher.judge(&plan).await;
-        self.set_aside(&plan.unjudged(&verdicts));
+        let slow = begun.elapsed() > SLOW;
+        let since = *self.published.borrow();
+        self.set_aside(&plan.unjudged(&verdicts), since, UNJUDGED_FOR);
         self.publisher.publish(&plan, &verdicts, epoch).await;
+        if slow {
+            self.find_the_slow(&plan);
+        }
         let mut crowded = self.messages.deliver();
         self.publisher.give_way(&mut crowded).await;
         if let Some(last) = plan.last() {
@@ -213,20 +231,48 @@ impl<C: RowCheck> Pipeline<C> {
         Ok(())
     }
 
-    /// For some the check itself failed. Nobody waits for them: they are caught up from the log, from
-    /// before this batch on, or told that they have a gap if there is no log.
-    fn set_aside(&mut self, unjudged: &[(u32, Arc<Shape>)]) {
+    /// Judging a batch took long, and everybody waited. If all of it was one table's, those who
+    /// subscribed to that are served from the log for a while; else tables are judged one by one.
+    fn find_the_slow(&mut self, plan: &Plan) {
+        let Some(shape) = plan.only_table() else {
+            self.one_by_one_until = Instant::now() + ONE_BY_ONE_FOR;
+            return;
+        };
+        let groups = self.publisher.audience.groups(shape);
+        let all: Vec<_> = groups
+            .map(|(_, group)| (group.viewer, shape.clone()))
+            .collect();
+        warn!(schema = %shape.schema, table = %shape.table, "judging changes of this table takes long (walcast explain-rls says why); its subscribers are served behind the others for a while");
+        let here = self.position();
+        self.set_aside(&all, here, ASIDE_FOR);
+    }
+
+    /// Whether a change belongs into another batch than `plan`.
+    fn apart(&self, change: &Change, plan: &Plan) -> bool {
+        let other = || {
+            plan.last()
+                .is_some_and(|last| last.shape.id != change.shape.id)
+        };
+        self.one_by_one_until > Instant::now() && other()
+    }
+
+    /// For some the check itself failed, or takes too long. Nobody waits for them: they go on from
+    /// the log, behind `since`; or are told that they have a gap if there is no log.
+    fn set_aside(&mut self, unjudged: &[(u32, Arc<Shape>)], since: Position, stay: Duration) {
         if unjudged.is_empty() {
             return;
         }
-        let since = *self.published.borrow();
         let withdrawn = self.publisher.withdraw(unjudged);
+        if withdrawn.is_empty() {
+            return;
+        }
         warn!(
             subscriptions = withdrawn.len(),
-            "row-level security can't be asked for some; they are caught up when it can"
+            "subscriptions are set aside and served from the log"
         );
         self.metrics.set_aside.inc_by(withdrawn.len() as u64);
-        if let Err(withdrawn) = self.replay.rejoin(withdrawn, since) {
+        let until = tokio::time::Instant::now() + stay;
+        if let Err(withdrawn) = self.replay.rejoin(withdrawn, since, until) {
             for Withdrawn {
                 id,
                 connection,
@@ -234,7 +280,10 @@ impl<C: RowCheck> Pipeline<C> {
                 member,
             } in withdrawn
             {
-                member.outbox.push(gap_frame(&spec, "unjudged"));
+                // Without a log who is slow goes on here, and misses nothing.
+                if stay == UNJUDGED_FOR {
+                    member.outbox.push(gap_frame(&spec, "unjudged"));
+                }
                 let viewer = member.standing.viewer();
                 self.publisher
                     .subscribe(id, connection, &viewer, spec, member);
@@ -244,7 +293,7 @@ impl<C: RowCheck> Pipeline<C> {
 
     async fn take(&mut self, event: Event, plan: &mut Plan) -> Result<(), PipelineError> {
         match event {
-            Event::Message(message) => self.message(message, plan).await,
+            Event::Message(message) => self.message(message, plan).await?,
             Event::Idle(lsn) => {
                 if !self.decoder.in_transaction() {
                     self.finish(lsn);
@@ -265,15 +314,20 @@ impl<C: RowCheck> Pipeline<C> {
         self.progress.finished = Some(lsn);
     }
 
-    async fn message(&mut self, message: Message, plan: &mut Plan) {
+    async fn message(&mut self, message: Message, plan: &mut Plan) -> Result<(), PipelineError> {
         if let Message::Relation(relation) = &message {
             self.publisher.check.invalidate();
             self.describe.relation(relation, &mut self.decoder).await;
-            return;
+            return Ok(());
         }
         match self.decoder.step(message) {
             Ok(Step::Nothing | Step::Logical(_)) => {}
-            Ok(Step::Change(change)) => self.change(change, plan),
+            Ok(Step::Change(change)) => {
+                if self.apart(&change, plan) {
+                    self.publish(std::mem::take(plan)).await?;
+                }
+                self.change(change, plan);
+            }
             Ok(Step::Truncate(changes)) => {
                 for change in changes {
                     self.change(change, plan);
@@ -289,6 +343,7 @@ impl<C: RowCheck> Pipeline<C> {
                 self.source.restart(error);
             }
         }
+        Ok(())
     }
 
     fn change(&mut self, change: Change, plan: &mut Plan) {

@@ -149,6 +149,14 @@ impl Plan {
         })
     }
 
+    /// The table that all changes are of, if there is one.
+    pub(crate) fn only_table(&self) -> Option<&Arc<Shape>> {
+        let first = &self.changes.first()?.change.shape;
+        let mut all = self.changes.iter();
+        all.all(|planned| planned.change.shape.id == first.id)
+            .then_some(first)
+    }
+
     /// The viewers of whom nobody knows what they may see, each with the table.
     pub(crate) fn unjudged(&self, verdicts: &Verdicts) -> Vec<(u32, Arc<Shape>)> {
         let mut unjudged = Vec::new();

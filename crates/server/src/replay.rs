@@ -1,10 +1,13 @@
-//! Catches subscriptions up from the log, beside the live stream and without delaying it. One task
-//! makes all walks in turn; sessions and the pipeline only hear of its results.
+//! Catches subscriptions up from the log, beside the live stream and without delaying it. A task
+//! makes all its walks in turn; sessions and the pipeline only hear of its results.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 use walcast_change::{Cursor, Position};
 use walcast_hub::{ConnId, Pushed, Skip, SubscriptionId, Withdrawn};
@@ -36,45 +39,59 @@ const WALKS_MAX: usize = 4;
 const NEAR_BYTES: u64 = 16 << 20;
 /// Questions of sessions that may wait; sessions wait beyond that.
 const ASKS_MAX: usize = 1024;
+/// Between two looks whether somebody may go back to the pipeline.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Taken in before the walks go on.
 const ASKS_AT_ONCE: usize = 16_384;
 
 enum Ask {
     Resume(Resume, oneshot::Sender<Result<(), Refusal>>),
-    /// From the pipeline, which waits for nobody.
-    Rejoin(Vec<Withdrawn>, Position),
+    /// From the pipeline, which waits for nobody. They don't go back to it before the time.
+    Rejoin(Vec<Withdrawn>, Position, Instant),
     Unsubscribe(SubscriptionId, oneshot::Sender<()>),
     SetViewer(ConnId, Viewer, oneshot::Sender<()>),
     Disconnect(ConnId, oneshot::Sender<()>),
 }
 
-/// The sessions' way to the replay. Without a log there is none.
+/// The way to the replay: several tasks, so that clients who come back need not wait for those whom
+/// the pipeline has set aside because they are slow to judge, and these rarely for each other.
+/// Without a log there is none.
 #[derive(Clone)]
 pub(crate) struct Replay {
-    asks: Option<mpsc::Sender<Ask>>,
+    lanes: Option<Lanes>,
 }
+
+#[derive(Clone)]
+struct Lanes {
+    back: mpsc::Sender<Ask>,
+    /// One table's subscriptions go to one of them.
+    aside: Arc<[mpsc::Sender<Ask>]>,
+}
+
+/// Lanes for tables that are slow to judge.
+const ASIDE_LANES: usize = 8;
 
 impl Replay {
     /// Nothing is kept.
     pub(crate) fn none() -> Replay {
-        Replay { asks: None }
+        Replay { lanes: None }
     }
 
     /// Whether there is a log.
     pub(crate) fn is_kept(&self) -> bool {
-        self.asks.is_some()
+        self.lanes.is_some()
     }
 
     /// Returns when the subscription was acknowledged.
     pub(crate) async fn resume(&self, resume: Resume) -> Result<(), Refusal> {
         let channel = resume.attached.spec.channel.clone();
-        let Some(asks) = &self.asks else {
+        let Some(Lanes { back, .. }) = &self.lanes else {
             let text =
                 "this server keeps no log of changes (setting log_dir); read the table again";
             return Err(Refusal::new(Code::CursorTooOld, text).on(&*channel));
         };
         let (done, resumed) = oneshot::channel();
-        let sent = asks.send(Ask::Resume(resume, done)).await.is_ok();
+        let sent = back.send(Ask::Resume(resume, done)).await.is_ok();
         let answer = match sent {
             true => resumed.await.ok(),
             false => None,
@@ -84,24 +101,39 @@ impl Replay {
             .map_err(|refusal| refusal.on(&*channel))
     }
 
-    /// Takes over subscriptions that the pipeline can't serve for a while; gives them back if there
-    /// is no log, or no room.
+    /// Takes over subscriptions that the pipeline can't serve well, until a time at least; gives them
+    /// back if there is no log, or no room.
     pub(crate) fn rejoin(
         &self,
         withdrawn: Vec<Withdrawn>,
         since: Position,
+        until: Instant,
     ) -> Result<(), Vec<Withdrawn>> {
-        let Some(asks) = &self.asks else {
+        let Some(Lanes { aside, .. }) = &self.lanes else {
             return Err(withdrawn);
         };
-        for one in &withdrawn {
+        let mut by_lane: HashMap<usize, Vec<Withdrawn>> = HashMap::new();
+        for one in withdrawn {
             one.member.standing.set_aside();
+            let mut hasher = DefaultHasher::new();
+            one.spec.target.hash(&mut hasher);
+            let lane = hasher.finish() as usize % aside.len();
+            by_lane.entry(lane).or_default().push(one);
         }
-        let sent = asks.try_send(Ask::Rejoin(withdrawn, since));
-        sent.map_err(|error| match error.into_inner() {
-            Ask::Rejoin(withdrawn, _) => withdrawn,
-            _ => Vec::new(),
-        })
+        let mut back = Vec::new();
+        for (lane, withdrawn) in by_lane {
+            match aside[lane].try_send(Ask::Rejoin(withdrawn, since, until)) {
+                Ok(()) => {}
+                Err(error) => match error.into_inner() {
+                    Ask::Rejoin(withdrawn, ..) => back.extend(withdrawn),
+                    _ => unreachable!("what was sent comes back"),
+                },
+            }
+        }
+        match back.is_empty() {
+            true => Ok(()),
+            false => Err(back),
+        }
     }
 
     pub(crate) async fn unsubscribe(&self, id: SubscriptionId) {
@@ -109,7 +141,7 @@ impl Replay {
     }
 
     pub(crate) async fn set_viewer(&self, connection: ConnId, viewer: Viewer) {
-        self.ask(|done| Ask::SetViewer(connection, viewer, done))
+        self.ask(|done| Ask::SetViewer(connection, viewer.clone(), done))
             .await;
     }
 
@@ -117,17 +149,22 @@ impl Replay {
         self.ask(|done| Ask::Disconnect(connection, done)).await;
     }
 
-    async fn ask(&self, ask: impl FnOnce(oneshot::Sender<()>) -> Ask) {
-        let (done, answered) = oneshot::channel();
-        if let Some(asks) = &self.asks
-            && asks.send(ask(done)).await.is_ok()
-        {
-            let _ = answered.await;
+    /// Each of them may have it.
+    async fn ask(&self, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
+        let Some(Lanes { back, aside }) = &self.lanes else {
+            return;
+        };
+        for lane in std::iter::once(back).chain(aside.iter()) {
+            let (done, answered) = oneshot::channel();
+            if lane.send(ask(done)).await.is_ok() {
+                let _ = answered.await;
+            }
         }
     }
 }
 
 /// What the replay is made of.
+#[derive(Clone)]
 pub(crate) struct Replayer {
     pub(crate) history: History,
     pub(crate) check: CheckConfig,
@@ -146,8 +183,16 @@ struct State {
 }
 
 impl Replayer {
-    /// Begins its task, which ends with the last [`Replay`].
+    /// Begins its tasks, which end with the last [`Replay`].
     pub(crate) fn begin(self) -> Replay {
+        let lanes = Lanes {
+            back: self.clone().lane(),
+            aside: (0..ASIDE_LANES).map(|_| self.clone().lane()).collect(),
+        };
+        Replay { lanes: Some(lanes) }
+    }
+
+    fn lane(self) -> mpsc::Sender<Ask> {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let state = State {
             made_of: self,
@@ -156,15 +201,16 @@ impl Replayer {
             idle: Vec::new(),
         };
         tokio::spawn(state.run(asked));
-        Replay { asks: Some(asks) }
+        asks
     }
 }
 
 impl State {
     async fn run(mut self, mut asked: mpsc::Receiver<Ask>) {
-        let mut next = 0;
+        let mut written = self.made_of.history.written();
         loop {
-            if self.walks.is_empty() && self.waiting.is_empty() {
+            let nobody = self.walks.is_empty() && self.waiting.is_empty();
+            if nobody {
                 match asked.recv().await {
                     Some(ask) => self.carry_out(ask),
                     None => return,
@@ -176,30 +222,49 @@ impl State {
                     Err(_) => break,
                 }
             }
+            written.borrow_and_update();
             self.place_waiting().await;
-            if self.walks.is_empty() {
+            if self.round().await {
                 continue;
             }
-            next = (next + 1) % self.walks.len();
-            let walk = &mut self.walks[next];
-            walk.step(self.made_of.limits, &self.made_of.orders).await;
-            if walk.is_empty() {
-                let walk = self.walks.swap_remove(next);
-                self.idle.push(walk.end());
+            // All are at the end of the log, and stay away from the pipeline for a while.
+            tokio::select! {
+                ask = asked.recv() => match ask {
+                    Some(ask) => self.carry_out(ask),
+                    None => return,
+                },
+                _ = written.changed() => {}
+                () = sleep(LOOK_AGAIN), if !self.walks.is_empty() => {}
             }
-            let walking: usize = self.walks.iter().map(Walk::len).sum();
-            self.made_of.metrics.replaying.set(walking as i64);
         }
+    }
+
+    /// One step of every walk; whether one of them has more to do.
+    async fn round(&mut self) -> bool {
+        let mut busy = false;
+        for walk in &mut self.walks {
+            busy |= walk.step(self.made_of.limits, &self.made_of.orders).await;
+        }
+        let (ended, walks) = std::mem::take(&mut self.walks)
+            .into_iter()
+            .partition(|walk: &Walk<_>| walk.is_empty());
+        self.walks = walks;
+        let ended: Vec<_> = ended;
+        self.idle.extend(ended.into_iter().map(Walk::end));
+        let walking: usize = self.walks.iter().map(Walk::len).sum();
+        self.made_of.metrics.replaying.set(walking as i64);
+        busy || self.walks.is_empty()
     }
 
     fn carry_out(&mut self, ask: Ask) {
         match ask {
             Ask::Resume(resume, done) => {
-                let _ = done.send(self.take_in(resume));
+                let now = Instant::now();
+                let _ = done.send(self.take_in(resume, now));
             }
-            Ask::Rejoin(withdrawn, since) => {
+            Ask::Rejoin(withdrawn, since, until) => {
                 for one in withdrawn {
-                    self.take_back(one, since);
+                    self.take_back(one, since, until);
                 }
             }
             Ask::Unsubscribe(id, done) => {
@@ -224,7 +289,7 @@ impl State {
         }
     }
 
-    fn take_back(&mut self, withdrawn: Withdrawn, since: Position) {
+    fn take_back(&mut self, withdrawn: Withdrawn, since: Position, until: Instant) {
         let Withdrawn {
             id,
             connection,
@@ -245,13 +310,13 @@ impl State {
             acknowledge: None,
             caught_up: None,
         };
-        if self.take_in(resume).is_err() {
+        if self.take_in(resume, until).is_err() {
             outbox.push(gap_frame(&spec, "unjudged"));
         }
     }
 
     /// Acknowledges it if what it missed is still there.
-    fn take_in(&mut self, resume: Resume) -> Result<(), Refusal> {
+    fn take_in(&mut self, resume: Resume, until: Instant) -> Result<(), Refusal> {
         let Resume {
             attached,
             since,
@@ -280,6 +345,7 @@ impl State {
             attached,
             since,
             had,
+            until,
             caught_up,
         });
         Ok(())

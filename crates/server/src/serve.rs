@@ -13,7 +13,8 @@ use walcast_auth::Verifier;
 use walcast_change::{Decoder, Position, Types};
 use walcast_hub::{ChannelLimits, Closing, ConnectionLimits, Connections};
 use walcast_rls::{
-    Access, ChannelAccess, CheckConfig, Connector, PostgresCheck, ReadLimits, ReaderBounds, TableReader,
+    Access, ChannelAccess, CheckConfig, Connector, PostgresCheck, ReadLimits, ReaderBounds,
+    TableReader,
 };
 use walcast_source::{LostSlot, SlotKind, SlotName, Source, SourceConfig, connect_sql};
 
@@ -110,7 +111,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         source_config.resume_server = Some(kept.server.clone());
     }
     let source = Source::prepare(source_config, stream_stop.clone())?;
-    let check_config = check_config(&config)?;
+    let mut check_config = check_config(&config)?;
+    if kept.is_some() {
+        // Everybody waits for a check; those whom it concerns can be caught up instead.
+        check_config.reconnect_for = CHECK_PATIENCE;
+    }
     let check = PostgresCheck::connect(check_config.clone()).await?;
     let access = Access::connect(check_config.clone(), &config.publication).await?;
     let channel_access = ChannelAccess::connect(check_config.clone()).await?;
@@ -248,6 +253,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         messages: Delivery::new(channels, metrics.clone()),
         replay: pipelines_replay,
         preparing: false,
+        one_by_one_until: std::time::Instant::now(),
         published,
         recent,
         waiting: Vec::new(),
@@ -265,6 +271,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     }
 }
 
+/// How long the checks are tried without a session, or with a catalogue that is locked.
+const CHECK_PATIENCE: Duration = Duration::from_secs(1);
 /// Connections that have not become a WebSocket yet, in all.
 const PENDING_MAX: usize = 4096;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 use walcast_change::{Cursor, Epoch, Position, Shape};
 use walcast_hub::{ConnId, Gate, Member, Skip, SubscriptionId};
@@ -22,13 +22,21 @@ use crate::publisher::{BatchLimits, Publisher, gap_frame};
 use crate::session::text_frame;
 
 /// Between two questions to row-level security when it can't be asked.
-const PAUSES: [Duration; 5] = [
+const PAUSES: [Duration; 7] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
     Duration::from_secs(1),
     Duration::from_secs(3),
     Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(10),
 ];
+/// Changes that are judged together at first.
+const TOGETHER_MIN: usize = 4;
+/// Judging that takes no longer may be of twice as many.
+const QUICK: Duration = Duration::from_millis(200);
+/// Who was told of a gap so short ago knows.
+const TOLD_FOR: Duration = Duration::from_secs(60);
 /// Members that become live in one order, which holds the pipeline up for a moment.
 const ATTACHED_MAX: usize = 256;
 
@@ -40,6 +48,10 @@ pub(crate) struct Walk<C> {
     /// Everything up to here has been handed to the members.
     reached: Cursor,
     members: HashMap<SubscriptionId, Walker>,
+    /// How many changes are judged together: few at first, and where that takes long.
+    together: usize,
+    /// When a viewer was told of a gap. Bounded by the viewers of the walk.
+    told: HashMap<u32, Instant>,
 }
 
 /// What is said of a place.
@@ -51,6 +63,8 @@ pub(crate) struct Walker {
     pub(crate) since: Position,
     /// What came after `since` and it has all the same.
     pub(crate) had: Option<Skip>,
+    /// Before this it does not become live.
+    pub(crate) until: Instant,
     pub(crate) caught_up: Option<Said>,
 }
 
@@ -76,6 +90,8 @@ impl<C: RowCheck> Walk<C> {
             epoch,
             reached: cursor,
             members: HashMap::new(),
+            together: TOGETHER_MIN,
+            told: HashMap::new(),
         }
     }
 
@@ -125,20 +141,21 @@ impl<C: RowCheck> Walk<C> {
         self.publisher.set_viewer(connection, viewer);
     }
 
-    /// Hands out one batch; near the end of the log it lets everybody go live. An error ends it:
-    /// its members are told, and have left.
-    pub(crate) async fn step(&mut self, limits: BatchLimits, orders: &Orders) {
+    /// Hands out one batch; near the end of the log it lets those go live who may. An error ends it:
+    /// its members are told, and have left. Whether there is more to do at once.
+    pub(crate) async fn step(&mut self, limits: BatchLimits, orders: &Orders) -> bool {
         if self.is_empty() {
-            return;
+            return true;
         }
         let done = match self.advance(limits).await {
-            Ok(true) => self.arrive(limits, orders).await,
-            Ok(false) => Ok(()),
+            Ok(true) => self.arrive(limits, orders).await.map(|()| self.is_empty()),
+            Ok(false) => Ok(true),
             Err(refusal) => Err(refusal),
         };
-        if let Err(refusal) = done {
+        done.unwrap_or_else(|refusal| {
             self.dismiss(&refusal);
-        }
+            true
+        })
     }
 
     /// Whether the end of what is written has been reached.
@@ -147,11 +164,12 @@ impl<C: RowCheck> Walk<C> {
         // What was written a moment ago is in the system's cache; a disk may still be slow.
         let batch = tokio::task::block_in_place(|| {
             self.reader
-                .next_batch(limits.bytes_max, limits.changes_max, |shape| {
+                .next_batch(limits.bytes_max, self.together, |shape| {
                     audience.wants(shape)
                 })
         });
         let batch = batch.map_err(|error| lost(&error))?;
+        self.together = self.together.min(limits.changes_max);
         let mut plan = Plan::default();
         for change in batch.changes {
             self.publisher.add(change, &mut plan);
@@ -169,7 +187,12 @@ impl<C: RowCheck> Walk<C> {
     async fn publish(&mut self, plan: Plan) {
         let mut pauses = PAUSES.iter();
         let verdicts = loop {
+            let begun = Instant::now();
             let verdicts = self.publisher.judge(&plan).await;
+            self.together = match begun.elapsed() {
+                took if took > QUICK => (self.together / 2).max(TOGETHER_MIN),
+                _ => self.together * 2,
+            };
             let unjudged = plan.unjudged(&verdicts);
             match pauses.next() {
                 _ if unjudged.is_empty() => break verdicts,
@@ -183,8 +206,13 @@ impl<C: RowCheck> Walk<C> {
         self.publisher.publish(&plan, &verdicts, self.epoch).await;
     }
 
-    fn tell_gap(&self, unjudged: &[(u32, Arc<Shape>)]) {
+    fn tell_gap(&mut self, unjudged: &[(u32, Arc<Shape>)]) {
+        let now = Instant::now();
+        self.told.retain(|_, told| now < *told + TOLD_FOR);
         for (viewer, shape) in unjudged {
+            if self.told.contains_key(viewer) {
+                continue;
+            }
             for group in self.publisher.audience.groups_of(*viewer, shape) {
                 let frame = gap_frame(&group.spec, "unjudged");
                 for member in group.members() {
@@ -192,13 +220,22 @@ impl<C: RowCheck> Walk<C> {
                 }
             }
         }
+        let viewers = unjudged.iter().map(|(viewer, _)| *viewer);
+        self.told.extend(viewers.map(|viewer| (viewer, now)));
     }
 
     /// Some at a time become live behind a closed gate, get what came meanwhile, and are done.
     async fn arrive(&mut self, limits: BatchLimits, orders: &Orders) -> Result<(), Refusal> {
-        while !self.members.is_empty() {
-            let arriving: Vec<SubscriptionId> =
-                self.members.keys().take(ATTACHED_MAX).copied().collect();
+        let now = Instant::now();
+        loop {
+            let due = self
+                .members
+                .iter()
+                .filter(|(_, walker)| walker.until <= now);
+            let arriving: Vec<SubscriptionId> = due.map(|(id, _)| *id).take(ATTACHED_MAX).collect();
+            if arriving.is_empty() {
+                return Ok(());
+            }
             let place = self.attach(&arriving, orders).await?;
             while self.reached < place.logged {
                 self.written(place.logged).await?;
@@ -211,7 +248,6 @@ impl<C: RowCheck> Walk<C> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Waits until `cursor` can be read.

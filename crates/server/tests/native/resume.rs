@@ -255,10 +255,18 @@ async fn a_cursor_older_than_the_log_is_refused_with_the_oldest() -> Result<()> 
         (answer["code"] == "CURSOR_TOO_OLD").then_some(answer)
     })
     .await?;
-    let oldest = answer["oldest"].as_str().context("the oldest")?;
-    let (_, ack) = resume(&stage, ALICE, "table:notes", oldest).await?;
-    assert_eq!(ack["recovered"], true);
-    Ok(())
+    assert!(answer["oldest"].is_string(), "{answer}");
+    // What was inserted last may still be on its way and push the oldest out.
+    let mut oldest = answer["oldest"].clone();
+    eventually(DEADLINE, async || {
+        let request = json!({ "channel": "table:notes", "since": oldest });
+        let answer = refused(&stage, request).await.ok()?;
+        if answer["code"] == "CURSOR_TOO_OLD" {
+            oldest = answer["oldest"].clone();
+        }
+        (answer["recovered"] == true).then_some(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -298,9 +306,7 @@ async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> R
     }
     eventually(DEADLINE, async || {
         let (_, metrics) = stage.walcast.get("/metrics").await.ok()?;
-        metrics
-            .contains("walcast_subscriptions_set_aside_total 1")
-            .then_some(())
+        (!metrics.contains("walcast_subscriptions_set_aside_total 0")).then_some(())
     })
     .await?;
     holder.batch_execute("rollback").await?;
@@ -312,5 +318,43 @@ async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> R
     stage.execute(&insert(6)).await?;
     let event = alice.next_json(DEADLINE).await?;
     assert_eq!(event["payload"]["record"]["id"], 6, "{event}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_policy_delays_its_own_table_only() -> Result<()> {
+    const ROUNDS: i32 = 12;
+    let stage = durable().await?;
+    stage
+        .execute(
+            "create function slow() returns bool language plpgsql volatile as $$
+             begin perform pg_sleep(0.4); return true; end $$;
+             drop policy own_rows on todos;
+             create policy slow on todos for select to authenticated using (slow())",
+        )
+        .await?;
+    let mut alice = stage.subscriber(ALICE, "table:todos").await?;
+    let mut bob = stage.subscriber(BOB, "table:notes").await?;
+    let mut waits = Vec::new();
+    for id in 0..ROUNDS {
+        stage
+            .execute(&format!(
+                "insert into todos values ({id}, '{ALICE}', 'x', 's')"
+            ))
+            .await?;
+        let begun = std::time::Instant::now();
+        stage
+            .execute(&format!("insert into notes values ({id}, 'x')"))
+            .await?;
+        let note = bob.next_json(DEADLINE).await?;
+        assert_eq!(note["payload"]["record"]["id"], id, "{note}");
+        waits.push(begun.elapsed().as_millis());
+    }
+    let delayed = waits.iter().filter(|wait| **wait > 350).count();
+    assert!(delayed <= 2, "{waits:?}");
+    for id in 0..ROUNDS {
+        let event = alice.next_json(DEADLINE).await?;
+        assert_eq!(event["payload"]["record"]["id"], id, "{event}");
+    }
     Ok(())
 }
