@@ -390,7 +390,7 @@ pub(crate) fn usual(seconds: u64) -> Load {
     Load {
         writers: 4,
         per_second: by_form(60, 100),
-        rows_max: by_form(300, 2000),
+        rows_max: by_form(300, 500),
         lasts: Duration::from_secs(seconds),
         ..Load::default()
     }
