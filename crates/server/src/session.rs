@@ -37,6 +37,10 @@ pub(crate) enum Greeting {
     Phoenix(phoenix::Greeting),
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "native sessions are not to cost an allocation"
+)]
 pub(crate) enum Session {
     Native(native::Session),
     Phoenix(Box<phoenix::Session>),

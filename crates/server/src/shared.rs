@@ -51,6 +51,10 @@ pub(crate) struct SessionSettings {
 }
 
 impl Shared {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another part of the server"
+    )]
     pub(crate) fn new(
         verifier: Arc<Verifier>,
         access: Access,

@@ -69,13 +69,11 @@ pub(super) fn routes(
         .or(warp::any())
         .unify();
     let batch = prefix
-        .clone()
         .and(warp::path!("api" / "broadcast"))
         .and(request.clone())
         .and(warp::body::stream())
         .then(batch);
     let single = prefix
-        .clone()
         .and(warp::path!(
             "api" / "broadcast" / String / "events" / String
         ))
@@ -219,6 +217,7 @@ where
     })
 }
 
+#[expect(clippy::result_large_err, reason = "it is the answer to one request")]
 fn count(request: &Request, messages: usize) -> Result<(), Body> {
     let counted = request.rates.count(request.address, messages);
     counted.map_err(|over| {

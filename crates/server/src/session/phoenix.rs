@@ -21,11 +21,11 @@ use std::time::Instant;
 
 use tracing::debug;
 use walcast_hub::{Closing, ConnId, Outbox, RateLimit, Ticket};
-use walcast_protocol::Codec;
 use walcast_protocol::phoenix::{
     Event, Incoming, Phoenix, Reason, Shutdown, Version, decode_binary, decode_text, write_ok,
     write_refused,
 };
+use walcast_protocol::{Code, Codec};
 use walcast_websocket::{CloseCode, OpCode, frame};
 
 use super::{Message, text_frame};
@@ -190,6 +190,7 @@ impl Session {
 
     fn refuse(&self, incoming: &Incoming, reason: &Reason) {
         debug!(connection = self.id.0, code = reason.code(), "refused");
+        self.shared.metrics.refused(label(reason));
         self.say(|version, out| write_refused(incoming.address(version), reason, out));
     }
 
@@ -200,5 +201,24 @@ impl Session {
     fn ping(&mut self, now: Instant) {
         self.pinged = now;
         self.outbox.push(frame(OpCode::Ping, b""));
+    }
+}
+
+/// Under what a refusal is counted: the codes of all dialects together are few.
+fn label(reason: &Reason) -> Code {
+    match reason {
+        Reason::MissingClaims
+        | Reason::TokenExpired { .. }
+        | Reason::TokenExpirationInvalid
+        | Reason::TokenMalformed
+        | Reason::TokenSignature
+        | Reason::TokenSigner
+        | Reason::TokenSignerOf { .. } => Code::Unauthorized,
+        Reason::Unauthorized { .. } | Reason::PrivateOnly => Code::Forbidden,
+        Reason::TopicNameRequired | Reason::UnmatchedTopic => Code::InvalidChannel,
+        Reason::TooManyChannels | Reason::TooManyConnections | Reason::TooManyJoins => {
+            Code::RateLimited
+        }
+        _ => Code::SubscriptionFailed,
     }
 }

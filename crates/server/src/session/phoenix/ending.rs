@@ -78,7 +78,7 @@ impl Session {
         if channel.membership.namespace() == walcast_hub::Namespace::Private {
             let asking = channel_viewer(&identity, &self.headers);
             let access = &self.shared.channel_access;
-            let presence = channel.rights.may_hear(Kind::Presence);
+            let presence = channel.rights.was_asked(Kind::Presence);
             let judged = Rights::of_reader(access, &asking, channel.subtopic(), presence).await;
             channel.rights = judged.map_err(|failure| unable(&failure))?;
             if !channel.rights.may_join() {

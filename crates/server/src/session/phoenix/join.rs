@@ -71,6 +71,9 @@ impl Session {
             Err(Refused::Reason(reason)) => self.refuse(&incoming, &reason),
             Err(Refused::Limit(error)) => {
                 let text = error.to_string();
+                self.shared
+                    .metrics
+                    .refused(walcast_protocol::Code::RateLimited);
                 self.say(|version, out| write_reason(incoming.address(version), &text, out));
             }
         }

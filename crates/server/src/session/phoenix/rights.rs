@@ -69,6 +69,11 @@ impl Rights {
         self.public || self.of(kind).read == Some(true)
     }
 
+    /// Whether it was asked what it may hear.
+    pub(super) fn was_asked(&self, kind: Kind) -> bool {
+        self.of(kind).read.is_some()
+    }
+
     /// Asked at the first time.
     pub(super) async fn may_write(
         &mut self,
