@@ -29,7 +29,7 @@ const WAITING_BYTES: usize = 512 * 1024;
 const PACED_SHARE: f64 = 0.5;
 
 /// Ids of one crowd: more than arrive in a few seconds.
-const IDS: usize = 4_000_000;
+const IDS: usize = 500_000;
 
 pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -> Result<()> {
     let (database, _sql) = stage.database().await?;
@@ -116,7 +116,7 @@ async fn fan_out(
         window,
         batch: (window / 8).max(1),
     };
-    let time = Duration::from_secs(options.size(4, 1) as u64);
+    let time = Duration::from_millis(options.size(4_000, 500) as u64);
     let measured = spawn_blocking(move || {
         let mut load = load;
         let before = cpu_seconds(id)?;

@@ -17,8 +17,9 @@ use crate::wire::Wire;
 /// Everything that was sent must have arrived after this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is due is sent this often.
-const TICK: Duration = Duration::from_millis(10);
+/// What is due is sent this often: a commit costs more than a frame.
+const ROWS_TICK: Duration = Duration::from_millis(10);
+const MESSAGES_TICK: Duration = Duration::from_millis(2);
 
 /// Who sends.
 pub(crate) enum Speaker {
@@ -58,6 +59,13 @@ pub(crate) struct Outcome {
 }
 
 impl Speaker {
+    fn tick(&self) -> Duration {
+        match self {
+            Speaker::Rows { .. } => ROWS_TICK,
+            Speaker::Messages { .. } => MESSAGES_TICK,
+        }
+    }
+
     fn say(&mut self, first: usize, count: usize) -> Result<()> {
         match self {
             Speaker::Rows { sql, table, users } => sql.run(&insert(*table, first, count, *users)),
@@ -115,7 +123,8 @@ impl Load {
                 self.say(now)?;
                 (said, open) = (said + now, open + now);
             }
-            let tick = Instant::now() + TICK.max(Duration::from_secs_f64(0.5 / rate));
+            let tick =
+                Instant::now() + self.speaker.tick().max(Duration::from_secs_f64(0.5 / rate));
             while let Some(arrived) = self
                 .crowd
                 .arrival_within(tick.saturating_duration_since(Instant::now()))?

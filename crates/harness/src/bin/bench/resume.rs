@@ -16,9 +16,10 @@ use walcast_harness::Walcast;
 use crate::Options;
 use crate::client::Client;
 use crate::crowd::on_a_thread;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Wish};
 use crate::drain::acknowledged;
 use crate::frames::record_id;
+use crate::memory::connect;
 use crate::process::{cpu_seconds, files_max, resident_peak_bytes, settled_bytes};
 use crate::report::{Report, progress};
 use crate::samples::Samples;
@@ -67,6 +68,7 @@ async fn comeback(stage: &Stage, table: Table, clients: usize, report: &mut Repo
     let (database, sql) = stage.database().await?;
     let walcast = stage.walcast(&database, SETTINGS).await?;
     let id = walcast.id().context("it runs")?;
+    let anew = subscribing(&walcast, &sql, &database, table).await?;
     let since = cursor(&walcast, table).await?;
     let missed = miss(&walcast, &sql, table, clients).await?;
     let before = settled_bytes(id).await?;
@@ -97,7 +99,9 @@ async fn comeback(stage: &Stage, table: Table, clients: usize, report: &mut Repo
     add("a client, p99", samples.percentile_ms(0.99), "ms");
     add("events", (clients * MISSED) as f64 / all_s, "/s");
     add("log that was read", missed as f64, "changes");
-    add("transactions in the database", asked as f64, "");
+    let asked = asked as f64 / clients as f64;
+    add("transactions in the database", asked, "each");
+    add("… of one that subscribes anew", anew, "each");
     add("processor time a client", cpu * 1e6 / clients as f64, "us");
     add("resident memory before", before / MIB, "MiB");
     add(
@@ -115,6 +119,20 @@ async fn comeback(stage: &Stage, table: Table, clients: usize, report: &mut Repo
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
+
+/// Transactions in the database for each of some clients that subscribe to what is live.
+async fn subscribing(walcast: &Walcast, sql: &Sql, database: &str, table: Table) -> Result<f64> {
+    const CLIENTS: usize = 100;
+    sleep(STATISTICS).await; // what came before is counted
+    let before = transactions(sql, database).await?;
+    let mut clients = connect(walcast.address(), Dialect::Native, CLIENTS).await?;
+    for client in &mut clients {
+        client.join(&Wish::Table(table.name)).await?;
+    }
+    sleep(STATISTICS).await;
+    let asked = transactions(sql, database).await? - before;
+    Ok(asked as f64 / CLIENTS as f64)
+}
 
 /// Where they left: the cursor of an acknowledgement.
 async fn cursor(walcast: &Walcast, table: Table) -> Result<String> {

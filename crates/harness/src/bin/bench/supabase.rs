@@ -29,7 +29,7 @@ const ARRIVES_SHARE: f64 = 0.95;
 const P95_MS_MAX: f64 = 1000.0;
 
 /// Ids of one crowd: more than arrive in a few seconds.
-const IDS: usize = 2_000_000;
+const IDS: usize = 1_000_000;
 
 struct Case {
     table: Table,
@@ -132,7 +132,7 @@ impl Case {
             window: self.window(count),
             batch: self.window(count).div_ceil(8),
         };
-        let time = Duration::from_secs(options.size(3, 1) as u64);
+        let time = Duration::from_millis(options.size(2_500, 500) as u64);
         let (flood, paced) = spawn_blocking(move || sustained(load, time)).await??;
         self.tell(&flood, &paced, options, report);
         Ok(())

@@ -1,8 +1,7 @@
 //! When each row or message was sent, for those who receive it on another thread.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::samples::Histogram;
@@ -47,7 +46,7 @@ impl Times {
         std::mem::take(&mut self.delays())
     }
 
-    fn delays(&self) -> std::sync::MutexGuard<'_, Histogram> {
+    fn delays(&self) -> MutexGuard<'_, Histogram> {
         self.delays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
