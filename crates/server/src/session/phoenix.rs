@@ -14,6 +14,7 @@ mod replay;
 mod rights;
 mod settings;
 mod speech;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) use greeting::{Greeting, Refused, greet, parameter, policy_headers};
 pub(crate) use settings::PhoenixSettings;
 
 use channel::Channel;
+use waiting::Waiting;
 
 pub(crate) struct Session {
     shared: Arc<Shared>,
@@ -50,6 +52,8 @@ pub(crate) struct Session {
     ticket: Option<Ticket>,
     /// By topic. Bounded by the limit on channels per connection.
     channels: HashMap<String, Channel>,
+    /// Those that are not joined yet.
+    waiting: HashMap<String, Waiting>,
     joins: RateLimit,
     messages: RateLimit,
     /// Outboxes that the last broadcast has more than half filled.
@@ -70,6 +74,7 @@ impl Session {
             headers: greeting.headers,
             ticket: Some(greeting.ticket),
             channels: HashMap::new(),
+            waiting: HashMap::new(),
             joins: settings.joins(now),
             messages: settings.messages(now),
             crowded: Vec::new(),
@@ -123,7 +128,8 @@ impl Session {
             _ if self.messages.count(Instant::now()).is_err() => {
                 return self.too_many(&incoming.topic).await;
             }
-            _ => {}
+            Event::Leave => self.give_up(&incoming.topic).await,
+            _ => self.settle(&incoming.topic).await,
         }
         match incoming.event {
             Event::Heartbeat => self.say(|version, out| write_ok(incoming.address(version), out)),
@@ -181,7 +187,40 @@ impl Session {
         }
     }
 
+    /// What concerns a channel waits until it is joined.
+    async fn settle(&mut self, topic: &str) {
+        if let Some(waiting) = self.waiting.remove(topic)
+            && let Some(channel) = waiting.outcome().await
+        {
+            self.channels.insert(topic.to_owned(), channel);
+        }
+    }
+
+    /// A join that is not wanted any more.
+    async fn give_up(&mut self, topic: &str) {
+        if let Some(waiting) = self.waiting.remove(topic)
+            && let Some(channel) = waiting.give_up().await
+        {
+            self.channels.insert(topic.to_owned(), channel);
+        }
+    }
+
+    /// Takes in those that have been joined meanwhile.
+    async fn settle_finished(&mut self) {
+        let finished = self.waiting.iter();
+        let finished = finished.filter(|(_, waiting)| waiting.is_finished());
+        let finished: Vec<String> = finished.map(|(topic, _)| topic.clone()).collect();
+        for topic in finished {
+            self.settle(&topic).await;
+        }
+    }
+
     pub(super) async fn end(&mut self) {
+        for (_, waiting) in self.waiting.drain() {
+            if let Some(channel) = waiting.give_up().await {
+                channel.end().await;
+            }
+        }
         for (_, channel) in self.channels.drain() {
             channel.end().await;
         }

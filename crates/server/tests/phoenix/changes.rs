@@ -255,3 +255,56 @@ async fn native_and_supabase_clients_hear_of_the_same_change() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_join_that_waits_in_vain_is_refused_and_leaves_nothing() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    let mut phone = Phone::connect(&stage, Version::V2).await?;
+    // Nobody can be asked who may subscribe while the catalogue is locked.
+    let locker = walcast_harness::Postgres::shared()
+        .await
+        .connect("postgres", &stage.database)
+        .await?;
+    locker
+        .batch_execute("begin; lock table pg_catalog.pg_publication_rel in access exclusive mode")
+        .await?;
+    let config = json!({
+        "postgres_changes": [{ "event": "INSERT", "schema": "public", "table": "notes" }],
+        "postgres_changes_options": { "wait": true, "timeout": 300 },
+    });
+    let reference = phone
+        .send(ROOM, "phx_join", as_user(ALICE, config.clone()))
+        .await?;
+    // Meanwhile everything else goes on.
+    phone.silent().await?;
+    let refused = phone.next().await?;
+    assert_eq!(refused.reference, reference);
+    let reason = refused.payload["response"]["reason"].as_str();
+    assert!(
+        reason.is_some_and(|reason| reason.starts_with("PostgresChangesSubscribeTimeout: ")),
+        "{refused:?}"
+    );
+    // One that is given up says nothing.
+    phone
+        .send(ROOM, "phx_join", as_user(ALICE, config.clone()))
+        .await?;
+    let left = phone.ask(ROOM, "phx_leave", json!({})).await?;
+    assert_eq!(left["status"], "ok");
+    // Without waiting it is joined at once, told of the trouble, and live when that is over.
+    let mut patient = config.clone();
+    patient["postgres_changes_options"] = json!({});
+    phone.join(ROOM, as_user(ALICE, patient)).await?;
+    let system = phone.expect(ROOM, "system").await?;
+    assert_eq!(
+        (&system["status"], &system["message"]),
+        (
+            &json!("error"),
+            &json!("Unable to subscribe to changes at the moment; trying again")
+        )
+    );
+    locker.batch_execute("rollback").await?;
+    phone.live(ROOM).await?;
+    stage.execute("insert into notes values (1, 'x')").await?;
+    phone.expect(ROOM, "postgres_changes").await?;
+    phone.silent().await
+}

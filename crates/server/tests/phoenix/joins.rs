@@ -180,3 +180,20 @@ async fn only_private_channels_if_the_operator_says_so() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn who_asks_is_told_that_messages_from_the_database_will_arrive() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    for version in BOTH {
+        let mut phone = Phone::connect(&stage, version).await?;
+        let config = json!({ "broadcast": { "replication_ready": true } });
+        phone.join(ROOM, as_user(ALICE, config)).await?;
+        let expected = json!({
+            "extension": "system", "status": "ok", "channel": "room",
+            "message": "Replication connection established",
+        });
+        assert_eq!(phone.expect(ROOM, "system").await?, expected);
+        phone.silent().await?;
+    }
+    Ok(())
+}

@@ -98,3 +98,27 @@ async fn presence_payloads_and_bindings() -> Result<()> {
     assert_eq!(phone.next().await?.payload["status"], "ok");
     phone.silent().await
 }
+
+#[tokio::test]
+async fn large_broadcasts_pass_and_larger_frames_end_the_connection() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    let mut old = Phone::connect(&stage, Version::V1).await?;
+    let mut new = Phone::connect(&stage, Version::V2).await?;
+    for phone in [&mut old, &mut new] {
+        let config = json!({ "config": { "broadcast": { "ack": true } } });
+        phone.join(ROOM, config).await?;
+    }
+    let large = json!({ "type": "broadcast", "event": "e", "payload": "x".repeat(2_900_000) });
+    for _ in 0..3 {
+        new.ask(ROOM, "broadcast", large.clone()).await?;
+        assert_eq!(old.expect(ROOM, "broadcast").await?, large);
+    }
+    let larger = json!({ "type": "broadcast", "event": "e", "payload": "x".repeat(4_000_000) });
+    let answer = new.ask(ROOM, "broadcast", larger).await?;
+    assert_eq!(answer["response"], "payload_size_exceeded");
+    old.silent().await?;
+    new.send_raw(walcast_harness::Message::text("x".repeat(6_000_000)))
+        .await?;
+    assert_eq!(new.closed().await?.0, 1009);
+    Ok(())
+}

@@ -12,6 +12,10 @@ use super::rights::{Kind, Rights};
 use super::{Session, identify};
 use crate::session::client::viewer;
 
+/// How often it is looked for joins that have waited long enough. Nothing depends on it but the
+/// clock of their tokens.
+const UNSETTLED: Duration = Duration::from_secs(1);
+
 impl Session {
     /// When [`Session::tick`] is due.
     pub(in crate::session) fn wake_at(&self) -> Instant {
@@ -19,7 +23,8 @@ impl Session {
         let wake = (self.heard + settings.idle_timeout).min(self.pinged + settings.ping_interval);
         let left = self.channels.values();
         let left = left.filter_map(|channel| self.token_left(&channel.identity));
-        match left.min() {
+        let unsettled = (!self.waiting.is_empty()).then_some(UNSETTLED);
+        match left.chain(unsettled).min() {
             Some(left) => wake.min(Instant::now() + left),
             None => wake,
         }
@@ -29,6 +34,7 @@ impl Session {
         if now >= self.heard + self.shared.settings.idle_timeout {
             return Some(Closing::Idle);
         }
+        self.settle_finished().await;
         let mut over = Vec::new();
         for (topic, channel) in &self.channels {
             let identity = &channel.identity;

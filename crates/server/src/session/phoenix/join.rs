@@ -1,33 +1,33 @@
 //! How a channel is joined: everything is asked in the order in which Supabase's server asks it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tracing::debug;
 use walcast_auth::Identity;
 use walcast_hub::{ChannelError, Joining, Membership, Namespace};
+use walcast_protocol::Code;
 use walcast_protocol::phoenix::{
-    Incoming, Join, Reason, Ref, Style, System, write_joined, write_presence_state, write_system,
+    Address, Incoming, Join, Reason, Ref, Style, System, write_joined, write_presence_state,
+    write_refused, write_system,
 };
 use walcast_rls::ChannelFailure;
 
-use super::changes::{Changes, Missing, Work};
+use super::changes::{Changes, Work};
 use super::channel::{Channel, channel_viewer, hears};
 use super::replay::replayed;
 use super::rights::{Kind, Rights};
 use super::speech::write_reason;
-use super::{Event, Session, identify, readiness};
+use super::waiting::{Ends, Waiting, patience};
+use super::{Event, Session, identify, label, readiness};
 use crate::session::client::viewer;
 use crate::session::memberships::unique_key;
 use crate::session::text_frame;
 use crate::voice::phoenix_metas;
 
 /// Why a join is refused.
-enum Refused {
+pub(super) enum Refused {
     Reason(Reason),
     /// A limit of ours, by its name.
     Limit(ChannelError),
@@ -43,11 +43,7 @@ struct Admitted {
 }
 
 /// Makes the membership; the answer and what follows it are the first that the client hears.
-type Entrance = Box<dyn FnOnce() -> Result<Membership, ChannelError> + Send>;
-
-/// How long a join with `wait` waits for its changes, unless it says otherwise, and at most.
-const WAIT: Duration = Duration::from_secs(15);
-const WAIT_MAX: Duration = Duration::from_secs(20);
+pub(super) type Entrance = Box<dyn FnOnce() -> Result<Membership, ChannelError> + Send>;
 
 impl Session {
     pub(super) async fn join(&mut self, incoming: Incoming) {
@@ -58,33 +54,27 @@ impl Session {
             debug!(connection = self.id.0, %malformed, "InvalidJoinPayload");
         }
         // As theirs: a second join ends the first, whatever becomes of it.
-        if let Some(before) = self.channels.remove(&incoming.topic) {
+        let before = match self.waiting.remove(&incoming.topic) {
+            Some(waiting) => waiting.give_up().await,
+            None => self.channels.remove(&incoming.topic),
+        };
+        if let Some(before) = before {
             before.close(self.version, &self.outbox).await;
         }
         // Clients that send no join_ref know the channel by the join's own ref.
         let join_ref = incoming.join_ref.clone();
         let join_ref = join_ref.or_else(|| incoming.reference.clone());
-        match self.joined(&incoming, join, join_ref.as_ref()).await {
-            Ok(channel) => {
-                self.channels.insert(incoming.topic.clone(), channel);
-            }
-            Err(Refused::Reason(reason)) => self.refuse(&incoming, &reason),
-            Err(Refused::Limit(error)) => {
-                let text = error.to_string();
-                self.shared
-                    .metrics
-                    .refused(walcast_protocol::Code::RateLimited);
-                self.say(|version, out| write_reason(incoming.address(version), &text, out));
-            }
+        if let Err(refused) = self.begin_join(&incoming, join, join_ref.as_ref()).await {
+            self.refusal(&incoming)(refused);
         }
     }
 
-    async fn joined(
+    async fn begin_join(
         &mut self,
         incoming: &Incoming,
         join: &Join,
         join_ref: Option<&Ref>,
-    ) -> Result<Channel, Refused> {
+    ) -> Result<(), Refused> {
         let subtopic = match incoming.subtopic() {
             None => return Err(Reason::UnmatchedTopic.into()),
             Some("") => return Err(Reason::TopicNameRequired.into()),
@@ -92,33 +82,88 @@ impl Session {
         };
         self.may_join(join)?;
         let admitted = self.admit(subtopic, join, &incoming.topic).await?;
-        let key = join.presence.key.clone().unwrap_or_else(unique_key);
         let entrance = self.entrance(incoming, join, join_ref, &admitted);
         let viewer = viewer(&admitted.identity);
-        let work = self.work(incoming, join);
-        let (membership, changes) = match work {
-            None => (entrance()?, None),
+        let seat = self.seat(incoming, join, join_ref, admitted);
+        let topic = incoming.topic.clone();
+        let changes = match self.work(incoming, join) {
             Some(work) if join.changes.wait => {
-                let patience = patience(join);
-                let (membership, work, begun) = wait(work, &viewer, entrance, patience).await?;
-                (membership, Some(work.start(viewer, begun)))
+                let ends = Ends {
+                    entrance,
+                    seat: Box::new(seat),
+                    refuse: Box::new(self.refusal(incoming)),
+                };
+                let waiting = Waiting::begin(work, viewer, ends, patience(join));
+                self.waiting.insert(topic, waiting);
+                return Ok(());
             }
-            Some(work) => (entrance()?, Some(work.start(viewer, false))),
+            work => work,
         };
-        Ok(Channel {
-            topic: incoming.topic.as_str().into(),
-            join_ref: join_ref.cloned(),
+        // First the answer, then the changes.
+        let membership = entrance()?;
+        let changes = changes.map(|work| work.start(viewer, false));
+        self.channels.insert(topic, seat(membership, changes));
+        Ok(())
+    }
+
+    /// Tells the client of a refusal.
+    fn refusal(&self, incoming: &Incoming) -> impl FnOnce(Refused) + Send + use<> {
+        let (version, outbox, shared) = (self.version, self.outbox.clone(), self.shared.clone());
+        let (join_ref, reference) = (incoming.join_ref.clone(), incoming.reference.clone());
+        let (topic, connection) = (incoming.topic.clone(), self.id.0);
+        move |refused| {
+            let address = Address {
+                version,
+                join_ref: join_ref.as_ref(),
+                reference: reference.as_ref(),
+                topic: &topic,
+            };
+            outbox.push(text_frame(|out| match refused {
+                Refused::Reason(reason) => {
+                    debug!(connection, code = reason.code(), "join refused");
+                    shared.metrics.refused(label(&reason));
+                    write_refused(address, &reason, out);
+                }
+                Refused::Limit(error) => {
+                    debug!(connection, %error, "join refused");
+                    shared.metrics.refused(Code::RateLimited);
+                    write_reason(address, &error.to_string(), out);
+                }
+            }));
+        }
+    }
+
+    /// Makes the channel of its membership.
+    fn seat(
+        &self,
+        incoming: &Incoming,
+        join: &Join,
+        join_ref: Option<&Ref>,
+        admitted: Admitted,
+    ) -> impl FnOnce(Membership, Option<Changes>) -> Channel + Send + use<> {
+        let topic: Arc<str> = incoming.topic.as_str().into();
+        let key = join.presence.key.clone().unwrap_or_else(unique_key);
+        let (ack, own) = (join.broadcast.ack, join.broadcast.own);
+        let join_ref = join_ref.cloned();
+        let presence_calls = self.shared.settings.phoenix.presence_calls(Instant::now());
+        let ready = join.broadcast.replication_ready;
+        let (version, outbox) = (self.version, self.outbox.clone());
+        let stream = self.shared.stream.clone();
+        move |membership, changes| Channel {
+            _readiness: ready
+                .then(|| readiness::tell(version, outbox, topic.clone(), join_ref.clone(), stream)),
+            topic,
+            join_ref,
             identity: admitted.identity,
             token: admitted.token,
             membership,
             rights: admitted.rights,
-            ack: join.broadcast.ack,
-            own: join.broadcast.own,
+            ack,
+            own,
             key,
-            presence_calls: self.shared.settings.phoenix.presence_calls(Instant::now()),
+            presence_calls,
             changes,
-            _readiness: self.readiness(incoming, join, join_ref),
-        })
+        }
     }
 
     /// What costs nothing to know.
@@ -130,7 +175,7 @@ impl Session {
             return Err(Reason::TooManyJoins.into());
         }
         let limits = self.shared.channels.limits();
-        let another = limits.another_channel(self.channels.len());
+        let another = limits.another_channel(self.channels.len() + self.waiting.len());
         another.map_err(|_| Reason::TooManyChannels.into())
     }
 
@@ -251,7 +296,8 @@ impl Session {
             .channels
             .values()
             .filter_map(|one| one.changes.as_ref());
-        let held: usize = held.map(Changes::bindings).sum();
+        let waiting = self.waiting.values().map(Waiting::bindings);
+        let held: usize = held.map(Changes::bindings).chain(waiting).sum();
         let max = self.shared.settings.phoenix.bindings_max;
         if max == 0 || held + work.bindings() <= max {
             return Some(work);
@@ -261,73 +307,6 @@ impl Session {
         self.say(|version, out| write_system(version, None, &incoming.topic, &system, out));
         None
     }
-
-    fn readiness(
-        &self,
-        incoming: &Incoming,
-        join: &Join,
-        join_ref: Option<&Ref>,
-    ) -> Option<readiness::Telling> {
-        join.broadcast.replication_ready.then(|| {
-            let stream = self.shared.stream.clone();
-            let (topic, join_ref) = (incoming.topic.clone(), join_ref.cloned());
-            readiness::tell(self.version, self.outbox.clone(), topic, join_ref, stream)
-        })
-    }
-}
-
-/// Makes the changes live, and the channel with them, at one place in the stream.
-async fn wait(
-    mut work: Work,
-    viewer: &walcast_rls::Viewer,
-    entrance: Entrance,
-    patience: Duration,
-) -> Result<(Membership, Work, bool), Refused> {
-    // Whoever comes first decides: the pipeline that it is live, or the clock that it is too late.
-    let decided = Arc::new(AtomicBool::new(false));
-    let decides = decided.clone();
-    let (entered, membership) = oneshot::channel();
-    let attempt = work.attempt(viewer, |refused| {
-        let all = refused.is_empty();
-        Box::new(move || {
-            if all && !decides.swap(true, Ordering::AcqRel) {
-                let _ = entered.send(entrance());
-            }
-            None
-        })
-    });
-    let outcome = timeout(patience, attempt).await;
-    let refused = match &outcome {
-        Ok(Err(Missing::Never(refused))) => Some(Reason::ChangesRefused {
-            message: refused.first().map(System::to_string).unwrap_or_default(),
-        }),
-        Ok(Ok(())) => None,
-        Ok(Err(Missing::Later)) | Err(_) => match decided.swap(true, Ordering::AcqRel) {
-            true => None,
-            false => Some(Reason::ChangesTimeout),
-        },
-    };
-    if let Some(reason) = refused {
-        work.end().await;
-        return Err(reason.into());
-    }
-    let begun = matches!(outcome, Ok(Ok(())));
-    match membership.await {
-        Ok(Ok(membership)) => Ok((membership, work, begun)),
-        Ok(Err(error)) => {
-            work.end().await;
-            Err(error.into())
-        }
-        Err(_) => {
-            work.end().await;
-            Err(Reason::Unknown.into())
-        }
-    }
-}
-
-fn patience(join: &Join) -> Duration {
-    let asked = join.changes.timeout_ms.map(Duration::from_millis);
-    asked.unwrap_or(WAIT).min(WAIT_MAX)
 }
 
 fn unable(failure: &ChannelFailure) -> Reason {

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn tell(
     version: Version,
     outbox: Arc<Outbox>,
-    topic: String,
+    topic: Arc<str>,
     join_ref: Option<Ref>,
     mut stream: watch::Receiver<StreamState>,
 ) -> Telling {
