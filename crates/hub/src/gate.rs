@@ -32,6 +32,7 @@ enum State {
     Closed {
         held: VecDeque<Held>,
         bytes: usize,
+        skip: Option<Skip>,
     },
     Open(Option<Skip>),
     /// More waited than may wait.
@@ -84,13 +85,14 @@ impl fmt::Debug for Skip {
 }
 
 impl Gate {
-    /// A closed gate, behind which at most `bytes_max` may wait.
-    pub fn closed(bytes_max: usize) -> Arc<Gate> {
+    /// A closed gate, behind which at most `bytes_max` may wait. What `skip` names does not.
+    pub fn closed(bytes_max: usize, skip: Option<Skip>) -> Arc<Gate> {
         Arc::new(Gate {
             bytes_max,
             state: Mutex::new(State::Closed {
                 held: VecDeque::new(),
                 bytes: 0,
+                skip,
             }),
         })
     }
@@ -116,7 +118,10 @@ impl Gate {
     pub fn push(&self, cursor: Cursor, xid: Xid, frame: Bytes, outbox: &Outbox) -> Pushed {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Closed { held, bytes } => {
+            State::Closed { held, bytes, skip } => {
+                if skip.as_ref().is_some_and(|skip| skip.skips(cursor, xid)) {
+                    return Pushed::Queued;
+                }
                 *bytes += frame.len();
                 if *bytes > self.bytes_max && !held.is_empty() {
                     *state = State::Overflowed;
@@ -192,7 +197,8 @@ mod tests {
     #[tokio::test]
     async fn what_waits_follows_in_order_and_what_is_known_is_skipped() {
         let outbox = Outbox::new(1000);
-        let gate = Gate::closed(100);
+        let gate = Gate::closed(100, Some(Skip::up_to(at(5, 0))));
+        gate.push(at(5, 0), Xid(5), vec![0; 1000].into(), &outbox);
         for (lsn, frame) in [(10, "a"), (20, "b"), (30, "c")] {
             let pushed = gate.push(at(lsn, 0), Xid(lsn as u32), frame.into(), &outbox);
             assert_eq!(pushed, Pushed::Queued);
@@ -227,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn too_much_that_waits_ends_the_connection() {
         let outbox = Outbox::new(1000);
-        let gate = Gate::closed(3);
+        let gate = Gate::closed(3, None);
         assert_eq!(
             gate.push(at(1, 0), Xid(1), "ab".into(), &outbox),
             Pushed::Queued

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use walcast_change::{Change, Cursor, Decoder, Position, Shape, Step};
+use walcast_change::{Change, Decoder, Position, Shape, Step};
 use walcast_hub::{Pushed, Withdrawn};
 use walcast_log::LogError;
-use walcast_pgoutput::{Lsn, Message, Xid};
+use walcast_pgoutput::{Lsn, Message};
 use walcast_rls::RowCheck;
-use walcast_source::{Event, Gap, GapReason, Source, SourceError, StreamState};
+use walcast_source::{Event, Gap, Source, SourceError, StreamState};
 
 use crate::describe::Describe;
 use crate::journal::Journal;
@@ -29,6 +29,7 @@ use crate::messages::{Delivery, is_message_table};
 use crate::metrics::Metrics;
 use crate::order::{Attached, Begin, Order, Place};
 use crate::plan::Plan;
+use crate::progress::Progress;
 use crate::publisher::{BatchLimits, Publisher, gap_frame};
 use crate::recent::Recent;
 use crate::replay::Replay;
@@ -82,58 +83,6 @@ pub(crate) struct Pipeline<C> {
     /// Subscriptions that wait for the stream to be live. Bounded by the connections: each waits
     /// for the answer before it asks for more.
     pub(crate) waiting: Vec<Begin>,
-}
-
-/// Where the stream stands.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// The last change that was taken from the stream, and its transaction.
-    taken: Cursor,
-    xid: Option<Xid>,
-    /// Everything before this is dealt with, once the batch at hand is published.
-    finished: Option<Lsn>,
-    /// The last [`Progress::finished`] that was acknowledged.
-    acknowledged: Lsn,
-}
-
-impl Progress {
-    /// Behind `taken`, which an earlier life of this process has dealt with.
-    pub(crate) fn behind(taken: Cursor) -> Progress {
-        Progress {
-            taken,
-            ..Progress::default()
-        }
-    }
-
-    /// A place in the order of changes that is after all that was published and before all that
-    /// is to come. No change was seen for a while: then a byte before the next transaction can
-    /// begin, a commit record being longer than that.
-    fn cursor(&self) -> Cursor {
-        let idle = Cursor {
-            commit_lsn: Lsn(self.acknowledged.0.saturating_sub(1)),
-            ordinal: 0,
-        };
-        self.taken.max(idle)
-    }
-
-    /// Where it stands after a gap. What the same slot sends again is still known; any other
-    /// source may count its LSNs anew.
-    fn after(&self, gap: &Gap) -> Progress {
-        let same_order = matches!(
-            gap.reason,
-            GapReason::PublicationRecreated | GapReason::SlotAdvanced
-        );
-        Progress {
-            taken: if same_order {
-                self.taken
-            } else {
-                Cursor::default()
-            },
-            xid: None,
-            finished: None,
-            acknowledged: gap.resumes_at,
-        }
-    }
 }
 
 impl<C: RowCheck> Pipeline<C> {
@@ -231,11 +180,13 @@ impl<C: RowCheck> Pipeline<C> {
         Ok(())
     }
 
-    /// Judging a batch took long, and everybody waited. If all of it was one table's, those who
-    /// subscribed to that are served from the log for a while; else tables are judged one by one.
+    /// Judging a batch took long, and everybody waited. From now on tables are judged one by one, and
+    /// if it happens again, those who subscribed to that table are served from the log for a while.
     fn find_the_slow(&mut self, plan: &Plan) {
-        let Some(shape) = plan.only_table() else {
-            self.one_by_one_until = Instant::now() + ONE_BY_ONE_FOR;
+        let now = Instant::now();
+        let again = self.one_by_one_until > now;
+        self.one_by_one_until = now + ONE_BY_ONE_FOR;
+        let Some(shape) = plan.only_table().filter(|_| again) else {
             return;
         };
         let groups = self.publisher.audience.groups(shape);
@@ -472,39 +423,4 @@ impl<C: RowCheck> Pipeline<C> {
 
 fn is_live(state: &watch::Receiver<StreamState>) -> bool {
     matches!(*state.borrow(), StreamState::Streaming { .. })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_another_source_counts_anew() {
-        let taken = Cursor {
-            commit_lsn: Lsn(100),
-            ordinal: 3,
-        };
-        for (reason, resumes_at, expected) in [
-            (GapReason::PublicationRecreated, 90, taken),
-            (GapReason::SlotAdvanced, 120, taken),
-            (GapReason::SlotMissing, 20, Cursor::default()),
-            (GapReason::OtherServer, 20, Cursor::default()),
-        ] {
-            let progress = Progress {
-                taken,
-                xid: None,
-                finished: Some(Lsn(95)),
-                acknowledged: Lsn(80),
-            };
-            let gap = Gap {
-                reason,
-                after: Lsn(80),
-                resumes_at: Lsn(resumes_at),
-            };
-            let after = progress.after(&gap);
-            assert_eq!(after.taken, expected, "{reason:?}");
-            assert_eq!(after.finished, None, "nothing of before is acknowledged");
-            assert!(after.cursor().commit_lsn < Lsn(resumes_at) || after.cursor() == taken);
-        }
-    }
 }

@@ -22,17 +22,19 @@ use crate::describe::{Describe, watch_events};
 use crate::http::{Context, routes};
 use crate::journal::Journal;
 use crate::keep;
+use crate::lane::Replayer;
 use crate::listener::{Listener, tls};
 use crate::messages::{Delivery, keep_partitions};
 use crate::metrics::Metrics;
 use crate::migrate::migrate;
 use crate::order::ORDERS_MAX;
 use crate::page::Page;
-use crate::pipeline::{Pipeline, PipelineError, Progress};
+use crate::pipeline::{Pipeline, PipelineError};
+use crate::progress::Progress;
 use crate::publisher::{BatchLimits, Publisher};
 use crate::ready::Readiness;
 use crate::recent::Recent;
-use crate::replay::{Replay, Replayer};
+use crate::replay::Replay;
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
 use crate::shared::{SessionSettings, Shared};
 use crate::snapshot::Snapshots;
@@ -154,14 +156,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let reader = TableReader::new(check_config.clone(), bounds);
     let replay = match &log {
         None => Replay::none(),
-        Some(log) => Replayer {
+        Some(log) => Replay::begin(&Replayer {
             history: log.history(),
             check: check_config,
             metrics: metrics.clone(),
             orders: orders.clone(),
             limits,
-        }
-        .begin(),
+        }),
     };
     let readiness = Readiness {
         state: source.state(),

@@ -268,8 +268,9 @@ impl<C: RowCheck> Walk<C> {
         let mut attached = Vec::with_capacity(arriving.len());
         for id in arriving {
             if let Some(walker) = self.members.get_mut(id) {
+                let has = walker.has(self.reached);
                 let member = &mut walker.attached.member;
-                member.gate = Some(Gate::closed(member.outbox.bytes_max()));
+                member.gate = Some(Gate::closed(member.outbox.bytes_max(), Some(has)));
                 attached.push(walker.attached.clone());
             }
         }
