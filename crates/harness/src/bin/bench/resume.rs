@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use memchr::memmem;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
@@ -16,10 +16,9 @@ use walcast_harness::Walcast;
 use crate::Options;
 use crate::client::Client;
 use crate::crowd::on_a_thread;
-use crate::dialect::{Dialect, Wish};
+use crate::dialect::Dialect;
 use crate::drain::acknowledged;
 use crate::frames::record_id;
-use crate::memory::connect;
 use crate::process::{cpu_seconds, files_max, resident_peak_bytes, settled_bytes};
 use crate::report::{Report, progress};
 use crate::samples::Samples;
@@ -38,8 +37,8 @@ const CONNECTING_MAX: usize = 900;
 /// All of them must have caught up after this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Statistics of the database are at most this old.
-const STATISTICS: Duration = Duration::from_millis(1_500);
+/// Who is refused for the moment tries again after this.
+const AGAIN: Duration = Duration::from_millis(200);
 
 const SETTINGS: &[(&str, &str)] = &[
     ("messages_per_minute_max", "0"),
@@ -66,73 +65,53 @@ pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -
 
 async fn comeback(stage: &Stage, table: Table, clients: usize, report: &mut Report) -> Result<()> {
     let (database, sql) = stage.database().await?;
-    let walcast = stage.walcast(&database, SETTINGS).await?;
+    let before_all = transactions(stage, &database).await?;
+    let mut walcast = stage.walcast(&database, SETTINGS).await?;
     let id = walcast.id().context("it runs")?;
-    let anew = subscribing(&walcast, &sql, &database, table).await?;
     let since = cursor(&walcast, table).await?;
     let missed = miss(&walcast, &sql, table, clients).await?;
-    let before = settled_bytes(id).await?;
-    let (transactions, cpu) = (transactions(&sql, &database).await?, cpu_seconds(id)?);
-    let returned = Returning {
+    let (before, cpu) = (settled_bytes(id).await?, cpu_seconds(id)?);
+    let returning = Returning {
         address: walcast.address(),
         table,
         clients,
         since,
     };
-    let returned = returned.all().await.with_context(|| walcast.log())?;
+    let Returned { measured, stay } = returning.all().await.with_context(|| walcast.log())?;
     let cpu = cpu_seconds(id)? - cpu;
-    sleep(STATISTICS).await;
-    let asked = self::transactions(&sql, &database).await? - transactions;
-    let judged = if table.policy.is_some() {
-        "own rows"
-    } else {
-        "public"
+    let (peak, after) = (resident_peak_bytes(id)?, settled_bytes(id).await?);
+    drop(stay);
+    walcast.terminate().await?;
+    let asked = transactions(stage, &database).await? - before_all - MISSED as i64;
+    let judged = match table.policy {
+        Some(_) => "own rows",
+        None => "public",
     };
     let case = format!("{clients} x {MISSED}, {judged}");
-    let samples = Samples::new(returned.each);
+    let (all_s, count) = (measured.all.as_secs_f64(), clients as f64);
+    let samples = Samples::new(measured.done.each);
     let mut add = |figure: &str, value: f64, unit| {
         report.add("resume", case.as_str(), figure, value, unit, None);
     };
-    let all_s = returned.all.as_secs_f64();
     add("all are caught up after", all_s, "s");
     add("a client, p50", samples.percentile_ms(0.5), "ms");
     add("a client, p99", samples.percentile_ms(0.99), "ms");
-    add("events", (clients * MISSED) as f64 / all_s, "/s");
+    add("events", count * MISSED as f64 / all_s, "/s");
+    add(
+        "refused for the moment",
+        measured.done.refused as f64,
+        "times",
+    );
     add("log that was read", missed as f64, "changes");
-    let asked = asked as f64 / clients as f64;
-    add("transactions in the database", asked, "each");
-    add("… of one that subscribes anew", anew, "each");
-    add("processor time a client", cpu * 1e6 / clients as f64, "us");
+    add("transactions in the database", asked as f64 / count, "each");
+    add("processor time a client", cpu * 1e6 / count, "us");
     add("resident memory before", before / MIB, "MiB");
-    add(
-        "resident memory, at most",
-        resident_peak_bytes(id)? / MIB,
-        "MiB",
-    );
-    add(
-        "resident memory after",
-        settled_bytes(id).await? / MIB,
-        "MiB",
-    );
-    drop(returned.stay);
+    add("resident memory, at most", peak / MIB, "MiB");
+    add("resident memory after", after / MIB, "MiB");
     Ok(())
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
-
-/// Transactions in the database for each of some clients that subscribe to what is live.
-async fn subscribing(walcast: &Walcast, sql: &Sql, database: &str, table: Table) -> Result<f64> {
-    const CLIENTS: usize = 100;
-    sleep(STATISTICS).await; // what came before is counted
-    let before = transactions(sql, database).await?;
-    let mut clients = connect(walcast.address(), Dialect::Native, CLIENTS).await?;
-    for client in &mut clients {
-        client.join(&Wish::Table(table.name)).await?;
-    }
-    sleep(STATISTICS).await;
-    let asked = transactions(sql, database).await? - before;
-    Ok(asked as f64 / CLIENTS as f64)
-}
 
 /// Where they left: the cursor of an acknowledgement.
 async fn cursor(walcast: &Walcast, table: Table) -> Result<String> {
@@ -166,8 +145,10 @@ async fn miss(walcast: &Walcast, sql: &Sql, table: Table, clients: usize) -> Res
     Ok(MISSED * per_transaction)
 }
 
-/// Transactions of everybody in the database so far.
-async fn transactions(sql: &Sql, database: &str) -> Result<i64> {
+/// Transactions in the database so far, of sessions that have ended: one that goes on tells of its own
+/// only now and then.
+async fn transactions(stage: &Stage, database: &str) -> Result<i64> {
+    let sql = stage.postgres.connect("postgres", "postgres").await?;
     let query = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = $1";
     Ok(sql.query_one(query, &[&database]).await?.get(0))
 }
@@ -179,13 +160,24 @@ struct Returning {
     since: String,
 }
 
+/// The connections end when it is dropped.
 struct Returned {
+    measured: Measured,
+    stay: oneshot::Sender<()>,
+}
+
+struct Measured {
     /// From the first client's beginning to the last one's end.
     all: Duration,
-    /// Each from its own beginning.
+    done: Done,
+}
+
+#[derive(Default)]
+struct Done {
+    /// How long each took, from its own beginning.
     each: Vec<Duration>,
-    /// Dropped, the connections end.
-    stay: oneshot::Sender<()>,
+    /// Subscriptions that were refused for the moment.
+    refused: usize,
 }
 
 impl Returning {
@@ -193,25 +185,30 @@ impl Returning {
         let (tell, told) = oneshot::channel();
         let (stay, gone) = oneshot::channel::<()>();
         on_a_thread(move || async move {
-            let (each, clients, all) = match timeout(PATIENCE, self.measure()).await {
+            let done = Rc::new(RefCell::new(Done::default()));
+            let measured = timeout(PATIENCE, self.measure(done.clone())).await;
+            let (measured, clients) = match measured {
                 Ok(Ok(measured)) => measured,
-                failed => {
-                    let error = failed.map(|inner| inner.err());
-                    let error = error.ok().flatten();
-                    let error = error.unwrap_or_else(|| anyhow::anyhow!("not all catch up"));
+                Ok(Err(error)) => {
                     let _ = tell.send(Err(error)); // nobody waits any more
                     return;
                 }
+                Err(_) => {
+                    let (caught_up, refused) = (done.borrow().each.len(), done.borrow().refused);
+                    let error = anyhow!("{caught_up} catch up in time; refused {refused} times");
+                    let _ = tell.send(Err(error));
+                    return;
+                }
             };
-            let _ = tell.send(Ok((each, all)));
+            let _ = tell.send(Ok(measured));
             let _ = gone.await;
             drop(clients);
         });
-        let (each, all) = told.await.context("the clients are gone")??;
-        Ok(Returned { all, each, stay })
+        let measured = told.await.context("the clients are gone")??;
+        Ok(Returned { measured, stay })
     }
 
-    async fn measure(self) -> Result<(Vec<Duration>, Vec<Client>, Duration)> {
+    async fn measure(self, done: Rc<RefCell<Done>>) -> Result<(Measured, Vec<Client>)> {
         let tokens = (0..self.clients).map(token).collect::<Result<Vec<_>>>()?;
         let ask = format!(
             r#"{{"type":"subscribe","channel":"table:{}","since":"{}"}}"#,
@@ -219,7 +216,6 @@ impl Returning {
         );
         let (ask, places) = (Rc::new(ask), Rc::new(Semaphore::new(CONNECTING_MAX)));
         let begin = Instant::now();
-        let done = Rc::new(RefCell::new(Vec::with_capacity(self.clients)));
         let mut coming = JoinSet::new();
         for (number, token) in tokens.into_iter().enumerate() {
             let at = begin + WITHIN.mul_f64(number as f64 / self.clients as f64);
@@ -231,8 +227,8 @@ impl Returning {
                 let place = places.acquire().await?;
                 let mut client = Client::connect(address, Dialect::Native, &token).await?;
                 drop(place);
-                catch_up(&mut client, &ask, own).await?;
-                done.borrow_mut().push(at.elapsed());
+                catch_up(&mut client, &ask, own, &done).await?;
+                done.borrow_mut().each.push(at.elapsed());
                 anyhow::Ok(client)
             });
         }
@@ -240,18 +236,24 @@ impl Returning {
         while let Some(client) = coming.join_next().await {
             clients.push(client??);
         }
-        let each = done.take();
-        Ok((each, clients, begin.elapsed()))
+        let all = begin.elapsed();
+        let done = done.take();
+        Ok((Measured { all, done }, clients))
     }
 }
 
-/// Subscribes and hears [`MISSED`] events, each once and in order; with `own` only rows whose id
-/// divided by the second leaves the first.
-async fn catch_up(client: &mut Client, ask: &str, own: Option<(usize, usize)>) -> Result<()> {
-    client.say(ask).await?;
-    let (mut heard, mut last) = (0, None);
-    client
-        .hear(|message| {
+/// Subscribes, as often as it is told to try again, and hears [`MISSED`] events, each once and in
+/// order; with `own` only rows whose id divided by the second leaves the first.
+async fn catch_up(
+    client: &mut Client,
+    ask: &str,
+    own: Option<(usize, usize)>,
+    done: &RefCell<Done>,
+) -> Result<()> {
+    loop {
+        client.say(ask).await?;
+        let (mut heard, mut last) = (0, None);
+        let caught_up = client.hear(|message| {
             if let Some(id) = record_id(message) {
                 ensure!(last < Some(id), "{id} after {last:?}");
                 ensure!(
@@ -262,14 +264,18 @@ async fn catch_up(client: &mut Client, ask: &str, own: Option<(usize, usize)>) -
                 return Ok(None);
             }
             let has = |part: &[u8]| memmem::find(message, part).is_some();
-            ensure!(
-                !has(br#""type":"error""#),
-                "refused: {}",
-                String::from_utf8_lossy(message)
-            );
-            Ok(has(br#""event":"caught_up""#).then_some(()))
-        })
-        .await?;
-    ensure!(heard == MISSED, "{heard} events instead of {MISSED}");
-    Ok(())
+            let text = || String::from_utf8_lossy(message);
+            match has(br#""type":"error""#) {
+                false => Ok(has(br#""event":"caught_up""#).then_some(true)),
+                true if has(b"SUBSCRIPTION_FAILED") => Ok(Some(false)),
+                true => bail!("refused: {}", text()),
+            }
+        });
+        if caught_up.await? {
+            ensure!(heard == MISSED, "{heard} events instead of {MISSED}");
+            return Ok(());
+        }
+        done.borrow_mut().refused += 1;
+        sleep(AGAIN).await;
+    }
 }
