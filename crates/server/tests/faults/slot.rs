@@ -332,7 +332,14 @@ async fn b23_an_open_transaction_before_the_first_start() -> Result<()> {
 /// What only an operator can mend ends the process with the cause and the remedy in one line.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b24_misconfigured() -> Result<()> {
-    let cases: [(&str, &[(&str, &str)], &str, &str); 4] = [
+    // Name, settings of Postgres, what is done to it, what doctor must speak of.
+    type Case = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+        &'static str,
+    );
+    let cases: [Case; 4] = [
         ("wal_level", &[("wal_level", "replica")], "", "wal_level"),
         (
             "no slots",

@@ -129,11 +129,6 @@ impl Stage {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
-    pub(crate) fn setting(&self, wanted: &str) -> Option<&str> {
-        let found = self.settings.iter().find(|(name, _)| name == wanted);
-        found.map(|(_, value)| value.as_str())
-    }
-
     /// Starts the server, also once more after its end, where it was: same port, same log.
     pub(crate) async fn start(&mut self) -> Result<Instant> {
         self.server = None; // frees the log's folder
