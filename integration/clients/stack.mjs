@@ -1,7 +1,7 @@
 // A private Postgres and the real binary in front of it, for one file of tests.
 
 import { execFile, spawn } from "node:child_process";
-import { createHmac, randomBytes } from "node:crypto";
+import { createHmac, randomBytes, randomInt } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { mkdtemp } from "node:fs/promises";
@@ -90,10 +90,13 @@ export class Stack {
   }
 }
 
+// Below the range from which outgoing connections get theirs: it is to be free again after a restart.
 async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  return port;
+  for (;;) {
+    const port = randomInt(20_000, 32_000);
+    const server = createServer().listen(port, "127.0.0.1");
+    const free = await once(server, "listening").then(() => true, () => false);
+    server.close();
+    if (free) return port;
+  }
 }

@@ -52,6 +52,24 @@ find_postgres() {
 
 need_node() {
     command -v node >/dev/null && command -v npm >/dev/null || need Node nodejs npm
+    [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || fail "Node 20 or later is needed."
+}
+
+# The packages of the tests, as their lock file says.
+need_node_packages() {
+    need_node
+    (cd integration && npm ci --no-audit --no-fund --loglevel=error)
+}
+
+# Supabase's clients for Python, in an environment of their own, as their lock file says.
+need_python_clients() {
+    local folder=integration/clients/python
+    cmp -s "$folder/requirements.txt" "$folder/.venv/installed" && return
+    python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || need Python python3 python3-venv
+    python3 -m venv --clear "$folder/.venv"
+    "$folder/.venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$folder/requirements.txt" ||
+        fail "The Python clients could not be installed; see above."
+    cp "$folder/requirements.txt" "$folder/.venv/installed"
 }
 
 # Sets CHROMIUM.

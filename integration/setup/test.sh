@@ -14,7 +14,9 @@ main() {
     step "format" cargo fmt --all --check -- -l
     step "clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
     step "unit and integration tests" cargo test --workspace --quiet
+    step "packages of the tests with clients" packages
     step "the page in a browser" page
+    step "Supabase's clients" clients
     if [ -d fuzz ]; then
         step "fuzz, for $SOAK_SECONDS s" soak
     fi
@@ -27,11 +29,21 @@ step() {
     "$@"
 }
 
-page() {
+packages() {
     cargo build --quiet --bin walcast
-    (cd integration && npm ci --no-audit --no-fund --loglevel=error)
-    WALCAST=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/walcast \
-        node --test --test-reporter=spec integration/page/*.test.mjs
+    WALCAST=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/walcast
+    export WALCAST
+    need_node_packages
+    need_python_clients
+}
+
+page() {
+    node --test --test-reporter=spec integration/page/*.test.mjs
+}
+
+# Mostly they wait. The clients leave timers behind that the end is not to wait for.
+clients() {
+    NODE_NO_WARNINGS=1 node --test --test-force-exit --test-concurrency 3 --test-reporter=spec integration/clients/*.test.mjs
 }
 
 soak() {
