@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio_postgres::NoTls;
 use walcast_change::{Operation, Row, Shape, Types};
 use walcast_harness::Postgres;
-use walcast_hub::{Audience, ConnId, Events, Filter, Member, Outbox, Spec, SubscriptionId, Target};
+use walcast_hub::{
+    Audience, ConnId, Events, Filter, Member, Outbox, Spec, Standing, SubscriptionId, Target,
+};
 use walcast_pgoutput::encode::tuple;
 use walcast_pgoutput::{Column, Relation, RelationId, ReplicaIdentity, Value};
 use walcast_rls::{CheckConfig, Connector, PostgresCheck, Question, RowCheck, Version, Viewer};
@@ -122,6 +124,7 @@ fn audience(subscribers: u64, filtered: bool, check: &mut PostgresCheck) -> Resu
         let member = Member {
             outbox: Arc::new(Outbox::new(1 << 20)),
             gate: None,
+            standing: Arc::new(Standing::new(viewer.clone())),
         };
         audience.subscribe(SubscriptionId(n), ConnId(n), &viewer, spec.into(), member)?;
         check.watch(n as u32, &viewer, "public", Some("t"));
