@@ -43,7 +43,7 @@ page() {
 
 # Mostly they wait. The clients leave timers behind that the end is not to wait for.
 clients() {
-    NODE_NO_WARNINGS=1 node --test --test-force-exit --test-concurrency 3 --test-reporter=spec integration/clients/*.test.mjs
+    node --test --test-force-exit --test-concurrency 3 --test-reporter=spec integration/clients/*.test.mjs
 }
 
 soak() {
