@@ -28,7 +28,7 @@ lint: ## format and clippy, warnings are errors
 	cargo fmt --all --check -- -l
 	cargo clippy --workspace --all-targets -- -D warnings
 
-bench: ## how fast the release binary is (BENCH="--quick --only latency,drain,memory,fanout,rls --json")
+bench: ## how fast the release binary is (BENCH="--quick --json --only latency,drain,memory,fanout,rls,log,resume,snapshot,recovery,channels,supabase")
 	@bash -c '. integration/setup/install.sh && need_rust && need_postgres'
 	cargo build --release --bin walcast --bin walcast-bench
 	@ulimit -n "$$(ulimit -Hn)" && "$${CARGO_TARGET_DIR:-target}/release/walcast-bench" $(BENCH)
