@@ -1,6 +1,8 @@
 //! May this viewer subscribe to this table? Asked once, when it subscribes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -18,6 +20,37 @@ pub struct Access {
     config: Arc<CheckConfig>,
     publication: Arc<str>,
     slot: Arc<Mutex<Slot>>,
+    granted: Arc<parking_lot::Mutex<Granted>>,
+}
+
+/// What was granted a moment ago. The answer is the same for all viewers of a role, so thousands
+/// who come at once are one question; whatever they subscribe to is judged anew with every change.
+/// Denials are not kept: who was granted something need not wait.
+#[derive(Default)]
+struct Granted {
+    types: HashMap<Ask, (Instant, Vec<u32>)>,
+}
+
+/// Role, schema, table, filter columns.
+type Ask = (Arc<str>, String, String, Vec<String>);
+
+const GRANTED_FOR: Duration = Duration::from_millis(200);
+const GRANTED_MAX: usize = 1000;
+
+impl Granted {
+    fn get(&self, ask: &Ask) -> Option<Vec<u32>> {
+        let (at, types) = self.types.get(ask)?;
+        (at.elapsed() < GRANTED_FOR).then(|| types.clone())
+    }
+
+    fn keep(&mut self, ask: Ask, asked_at: Instant, types: &[u32]) {
+        if self.types.len() >= GRANTED_MAX {
+            self.types.retain(|_, (at, _)| at.elapsed() < GRANTED_FOR);
+        }
+        if self.types.len() < GRANTED_MAX {
+            self.types.insert(ask, (asked_at, types.to_vec()));
+        }
+    }
 }
 
 /// Why not. The text is the same for a table that does not exist, is not published, or may not be
@@ -109,6 +142,7 @@ impl Access {
             config: Arc::new(config),
             publication: publication.into(),
             slot: Arc::new(Mutex::new(slot)),
+            granted: Arc::default(),
         })
     }
 
@@ -136,14 +170,28 @@ impl Access {
         if names == ["realtime", "messages"] {
             return Err(AccessError::Denied(Denial::Messages));
         }
-        let rows = self
-            .query(
-                TABLE,
-                &[&publication, &role, &schema, &table, &filter_columns],
-            )
-            .await?;
+        let ask = (
+            viewer.role.clone(),
+            schema.to_owned(),
+            table.to_owned(),
+            filter_columns
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
+        );
+        let mut slot = self.slot.lock().await;
+        // Whoever waited for the session finds what was answered meanwhile.
+        if let Some(types) = self.granted.lock().get(&ask) {
+            return Ok(types);
+        }
+        let asked_at = Instant::now();
+        let parameters: [&(dyn postgres_types::ToSql + Sync); 5] =
+            [&publication, &role, &schema, &table, &filter_columns];
+        let rows = self.query_in(&mut slot, TABLE, &parameters).await?;
         let row = rows.first().ok_or(AccessError::Denied(Denial::Missing))?;
-        self.judge(role, row)
+        let types = self.judge(role, row)?;
+        self.granted.lock().keep(ask, asked_at, &types);
+        Ok(types)
     }
 
     fn judge(&self, role: &str, row: &Row) -> Result<Vec<u32>, AccessError> {
@@ -235,13 +283,22 @@ impl Access {
         Ok(readable)
     }
 
-    /// A session that was lost is opened anew, once.
     async fn query(
         &self,
         sql: &str,
         parameters: &[&(dyn postgres_types::ToSql + Sync)],
     ) -> Result<Vec<Row>, AccessError> {
         let mut slot = self.slot.lock().await;
+        self.query_in(&mut slot, sql, parameters).await
+    }
+
+    /// A session that was lost is opened anew, once.
+    async fn query_in(
+        &self,
+        slot: &mut Slot,
+        sql: &str,
+        parameters: &[&(dyn postgres_types::ToSql + Sync)],
+    ) -> Result<Vec<Row>, AccessError> {
         for last in [false, true] {
             let lane = slot.open(&self.config).await;
             let lane = lane.map_err(|error| AccessError::Unavailable(error.to_string()))?;

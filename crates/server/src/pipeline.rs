@@ -113,7 +113,9 @@ impl<C: RowCheck> Pipeline<C> {
                 },
                 Ok(()) = state.changed() => {
                     if is_live(&state) {
-                        self.journal.begin(self.source.started_at()).await?;
+                        let start = self.source.started_at();
+                        self.journal.begin(start).await?;
+                        self.progress.begin(start);
                         for begin in std::mem::take(&mut self.waiting) {
                             self.begin(begin);
                         }

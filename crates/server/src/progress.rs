@@ -25,6 +25,13 @@ impl Progress {
         }
     }
 
+    /// The stream began at `start`: nothing before it will come.
+    pub(crate) fn begin(&mut self, start: Lsn) {
+        if self.acknowledged == Lsn::ZERO {
+            self.acknowledged = start;
+        }
+    }
+
     /// A place in the order of changes that is after all that was published and before all that
     /// is to come. No change was seen for a while: then a byte before the next transaction can
     /// begin, a commit record being longer than that.
