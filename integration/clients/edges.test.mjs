@@ -5,7 +5,7 @@ import { after, afterEach, before, describe, test } from "node:test";
 import { RealtimeClient, createClient } from "@supabase/supabase-js";
 import WebSocket from "ws";
 
-import { ALICE, Stack } from "./stack.mjs";
+import { ALICE, BOB, Stack } from "./stack.mjs";
 import { Clients, VERSIONS, joined, joining, live, systemOf } from "./supabase.mjs";
 import { Inbox, until } from "./wait.mjs";
 
@@ -157,6 +157,20 @@ for (const vsn of VERSIONS) {
         await client.removeAllChannels();
         await client.realtime.disconnect();
       }
+    });
+
+    // What the README tells to try.
+    test("a user's token as the key is all that it takes", async () => {
+      const client = createClient(stack.url, stack.token("authenticated", ALICE), { realtime: { transport: WebSocket, vsn } });
+      const [channel, notes] = [client.channel("todos"), new Inbox()];
+      const system = systemOf(channel);
+      channel.on("postgres_changes", { event: "*", schema: "public", table: "notes" }, notes.push);
+      await live(channel, system);
+      await stack.sql(`INSERT INTO notes (user_id, text) VALUES ('${BOB}', 'bob'), ('${ALICE}', 'alice')`);
+      await notes.first("the row");
+      assert.deepEqual(notes.items.map((change) => change.new.text), ["alice"]);
+      await client.removeAllChannels();
+      await client.realtime.disconnect();
     });
 
     test("who changes its presence too often is told so, and comes back", async () => {
