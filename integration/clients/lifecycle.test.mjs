@@ -100,6 +100,24 @@ for (const vsn of VERSIONS) {
       await statuses.first("closed", ([status]) => status === "CLOSED");
     });
 
+    test("while Postgres restarts channels stay, and no row is missed", async () => {
+      await stack.sql(`INSERT INTO members VALUES ('${ALICE}', '${room}', true)`);
+      const client = await clients.make({ vsn, token: member(ALICE) });
+      const channel = client.channel(room, { config: { private: true, broadcast: { ack: true, self: true } } });
+      const [system, inbox, heard] = [systemOf(channel), notes(channel), new Inbox()];
+      channel.on("broadcast", { event: "*" }, heard.push);
+      const statuses = await live(channel, system);
+      await insert(ALICE, "before");
+      await stack.restartPostgres();
+      await insert(ALICE, "after");
+      await stack.sql(`SELECT realtime.send('{}', 'from SQL', '${room}')`);
+      await inbox.first("the row", ({ new: row }) => row.text === "after", 20_000);
+      await heard.first("the message of SQL", undefined, 20_000);
+      assert.equal(await channel.send({ type: "broadcast", event: "e", payload: {} }), "ok");
+      assert.deepEqual(texts(inbox), ["before", "after"]);
+      assert.deepEqual(statuses.items, [["SUBSCRIBED", undefined]]);
+    });
+
     for (const signal of ["SIGTERM", "SIGKILL"]) {
       test(`after ${signal} and a new start everything works as before`, async () => {
         await stack.sql(`INSERT INTO members VALUES ('${ALICE}', '${room}', true)`);

@@ -24,14 +24,17 @@ export class Stack {
     stack.settings = settings;
     stack.secret = randomBytes(48).toString("base64");
     stack.folder = await mkdtemp(join(tmpdir(), "walcast-clients-"));
-    // Each file's own port: they run at the same time.
-    const env = { ...process.env, POSTGRES_PORT: String(await freePort()) };
-    await run(STACK, ["up", join(stack.folder, "run")], { env });
-    stack.postgresPort = env.POSTGRES_PORT;
+    stack.postgresPort = await freePort();
     stack.port = await freePort();
     stack.url = `http://127.0.0.1:${stack.port}`;
     stack.output = "";
-    await stack.serve();
+    try {
+      await stack.#control("up");
+      await stack.serve();
+    } catch (error) {
+      await stack.stop(); // nobody else will
+      throw error;
+    }
     return stack;
   }
 
@@ -61,16 +64,26 @@ export class Stack {
   }
 
   async stopServer(signal = "SIGTERM") {
-    if (this.server.exitCode !== null || this.server.signalCode !== null) return;
+    if (!this.server || this.server.exitCode !== null || this.server.signalCode !== null) return;
     const ended = once(this.server, "exit");
     this.server.kill(signal);
     await ended;
   }
 
+  restartPostgres() {
+    return this.#control("restart");
+  }
+
   async stop() {
     await this.stopServer("SIGKILL");
-    await run(STACK, ["down", join(this.folder, "run")]);
+    await this.#control("down");
     await run("rm", ["-rf", this.folder]);
+  }
+
+  // Each stack has a port of its own: they run at the same time.
+  #control(command) {
+    const env = { ...process.env, POSTGRES_PORT: String(this.postgresPort) };
+    return run(STACK, [command, join(this.folder, "run")], { env });
   }
 
   // Statements as the owner, each in a transaction of its own.

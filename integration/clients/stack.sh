@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # stack.sh up FOLDER: a private Postgres in FOLDER with the logins, walcast's migrations and schema.sql;
-# prints its port. stack.sh down FOLDER: ends it. WALCAST names the binary.
+# prints its port. stack.sh restart FOLDER and stack.sh down FOLDER: restart and end it. WALCAST names the binary.
 set -eu
 cd "$(dirname "$0")/../.."
 . integration/setup/install.sh
@@ -14,6 +14,12 @@ up() {
     WALCAST_DATABASE_URL=$(postgres_url walcast_owner) "$WALCAST" migrate >/dev/null
     sql walcast_owner walcast -o /dev/null -f integration/clients/schema.sql
     echo "$POSTGRES_PORT"
+}
+
+restart() {
+    choose_account
+    choose_postgres_folder
+    postgres_control restart -w -m fast >/dev/null
 }
 
 down() {
