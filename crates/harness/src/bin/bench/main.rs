@@ -26,7 +26,7 @@ mod wire;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use crate::report::Report;
@@ -126,10 +126,13 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let stage = Stage::new(options.binary()?).await?;
     let mut report = Report::new(process::machine());
+    let mut failed = Vec::new();
     for bench in Bench::value_variants() {
-        if options.wants(*bench) {
-            let measured = bench.run(&stage, &options, &mut report).await;
-            measured.with_context(|| format!("{bench:?}"))?;
+        if options.wants(*bench)
+            && let Err(error) = bench.run(&stage, &options, &mut report).await
+        {
+            eprintln!("{bench:?} failed: {error:#}"); // what the others measure is not lost
+            failed.push(format!("{bench:?}").to_lowercase());
         }
     }
     if options.json {
@@ -137,5 +140,6 @@ async fn main() -> Result<()> {
     } else {
         print!("{}", report.table());
     }
+    anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
