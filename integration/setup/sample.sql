@@ -32,3 +32,4 @@ SELECT enable_realtime('todos');
 -- What the login that serves needs besides REPLICATION.
 GRANT USAGE ON SCHEMA realtime TO walcast_replication;
 GRANT SELECT ON realtime.walcast_migrations, realtime.walcast_tables TO walcast_replication;
+GRANT EXECUTE ON FUNCTION realtime.walcast_messages_add_day, realtime.walcast_messages_expire TO walcast_replication;
