@@ -79,6 +79,7 @@ serve() {
     WALCAST_DATABASE_URL=$(postgres_url walcast_replication) \
         WALCAST_RLS_DATABASE_URL=$(postgres_url walcast_rls) \
         WALCAST_LISTEN=127.0.0.1:$PORT \
+        WALCAST_LOG_DIR=$RUN_DIR/log \
         WALCAST_SAMPLE_USERS_FILE=$RUN_DIR/users.json \
         setsid "$WALCAST" serve 9>&- &
     server=$!
