@@ -37,6 +37,18 @@ enum State {
     Open(Option<Skip>),
     /// More waited than may wait.
     Overflowed,
+    /// See [`Gate::give_up`].
+    GivenUp,
+}
+
+/// What became of a gate that was to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    Open,
+    /// More waited than may wait: the connection ends. Or it was open already.
+    Never,
+    /// Nothing has passed, and nothing will.
+    GivenUp,
 }
 
 #[derive(Debug)]
@@ -109,7 +121,20 @@ impl Gate {
     pub fn skip(&self) -> Option<Skip> {
         match &*self.state.lock() {
             State::Open(skip) => skip.clone(),
-            State::Closed { .. } | State::Overflowed => None,
+            State::Closed { .. } | State::Overflowed | State::GivenUp => None,
+        }
+    }
+
+    /// Drops what waits, and whatever comes: whoever was to open it sends that, too. `false` if it
+    /// is open already.
+    pub fn give_up(&self) -> bool {
+        let mut state = self.state.lock();
+        match &*state {
+            State::Open(_) => false,
+            State::Closed { .. } | State::Overflowed | State::GivenUp => {
+                *state = State::GivenUp;
+                true
+            }
         }
     }
 
@@ -142,7 +167,7 @@ impl Gate {
                 }
                 outbox.push(frame)
             }
-            State::Overflowed => Pushed::Closed,
+            State::Overflowed | State::GivenUp => Pushed::Closed,
         }
     }
 
@@ -153,10 +178,12 @@ impl Gate {
         skip: Option<Skip>,
         mark: impl FnOnce(Option<Cursor>) -> Option<Bytes>,
         outbox: &Outbox,
-    ) -> Pushed {
+    ) -> Opened {
         let mut state = self.state.lock();
-        let State::Closed { held, .. } = &mut *state else {
-            return Pushed::Closed;
+        let held = match &mut *state {
+            State::Closed { held, .. } => held,
+            State::GivenUp => return Opened::GivenUp,
+            State::Open(_) | State::Overflowed => return Opened::Never,
         };
         let held = std::mem::take(held);
         let last = held.back().map(|held| held.cursor);
@@ -166,10 +193,10 @@ impl Gate {
             }
         }
         *state = State::Open(skip);
-        match mark(last) {
-            Some(frame) => outbox.push(frame),
-            None => Pushed::Queued,
+        if let Some(frame) = mark(last) {
+            outbox.push(frame);
         }
+        Opened::Open
     }
 }
 
@@ -216,7 +243,7 @@ mod tests {
         assert_eq!(taken(&outbox).await, b"ac!dfg");
         assert_eq!(
             gate.open(None, |_| Some("!".into()), &outbox),
-            Pushed::Closed
+            Opened::Never
         );
     }
 
@@ -228,6 +255,24 @@ mod tests {
             gate.push(at(lsn, ordinal), Xid(1), frame.into(), &outbox);
         }
         assert_eq!(taken(&outbox).await, b"cd");
+    }
+
+    #[tokio::test]
+    async fn of_a_gate_that_was_given_up_nothing_passes() {
+        let outbox = Outbox::new(1000);
+        let gate = Gate::closed(100, None);
+        gate.push(at(1, 0), Xid(1), "a".into(), &outbox);
+        assert!(gate.give_up());
+        let pushed = gate.push(at(2, 0), Xid(2), "b".into(), &outbox);
+        assert_eq!(pushed, Pushed::Closed);
+        let opened = gate.open(None, |_| Some("!".into()), &outbox);
+        assert_eq!(opened, Opened::GivenUp);
+        assert_eq!(taken(&outbox).await, b"");
+        let gate = Gate::closed(100, None);
+        gate.push(at(1, 0), Xid(1), "a".into(), &outbox);
+        assert_eq!(gate.open(None, |_| None, &outbox), Opened::Open);
+        assert!(!gate.give_up(), "what has passed can't be sent by another");
+        assert_eq!(taken(&outbox).await, b"a");
     }
 
     #[tokio::test]
@@ -244,7 +289,7 @@ mod tests {
         );
         assert_eq!(
             gate.open(None, |_| Some("!".into()), &outbox),
-            Pushed::Closed
+            Opened::Never
         );
         let end = outbox.take(&mut Vec::new(), 9).await;
         assert_eq!(end, Pending::Closed(Closing::Slow));

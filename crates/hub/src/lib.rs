@@ -36,7 +36,7 @@ pub use audience::{Audience, AudienceError, Group, Member, Movement, Spec, Withd
 pub use channel_limits::{ChannelError, ChannelLimits};
 pub use channels::{Channels, Membership, Namespace};
 pub use filter::{Filter, FilterError};
-pub use gate::{Gate, Skip};
+pub use gate::{Gate, Opened, Skip};
 pub use limits::{ConnectionLimits, Connections, LimitError, Ticket};
 pub use message::{Body, Class, Message, Voice};
 pub use outbox::{Closing, Outbox, Pending, Pushed};

@@ -52,7 +52,10 @@ impl Message {
     pub fn len(&self) -> usize {
         let meta = self.meta.as_ref().map_or(0, Bytes::len);
         let body = self.body.bytes().len();
-        meta + self.envelope.as_ref().map_or(body, |envelope| envelope.len().max(body))
+        meta + self
+            .envelope
+            .as_ref()
+            .map_or(body, |envelope| envelope.len().max(body))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use walcast_change::Position;
 use walcast_rls::Viewer;
 
 /// Shared by the session that owns a subscription and by whoever has it in hand. A subscription can be
@@ -13,6 +14,8 @@ pub struct Standing {
     viewer: Mutex<Viewer>,
     ended: AtomicBool,
     set_aside: AtomicBool,
+    /// Where it stood when it was set aside; `None` if it is live.
+    behind: Mutex<Option<Position>>,
 }
 
 impl Standing {
@@ -21,6 +24,7 @@ impl Standing {
             viewer: Mutex::new(viewer),
             ended: AtomicBool::new(false),
             set_aside: AtomicBool::new(false),
+            behind: Mutex::new(None),
         }
     }
 
@@ -42,9 +46,20 @@ impl Standing {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// It is, or may have been, among those that are caught up.
-    pub fn set_aside(&self) {
+    /// It is, or may have been, among those that are caught up: from `since` on.
+    pub fn set_aside(&self, since: Position) {
+        *self.behind.lock() = Some(since);
         self.set_aside.store(true, Ordering::SeqCst);
+    }
+
+    /// It is live.
+    pub fn set_live(&self) {
+        *self.behind.lock() = None;
+    }
+
+    /// A place from which on it may still lack something; `None` if it is live.
+    pub fn behind(&self) -> Option<Position> {
+        *self.behind.lock()
     }
 
     pub fn was_set_aside(&self) -> bool {

@@ -7,9 +7,7 @@ mod incoming;
 mod presence;
 mod words;
 
-pub use channel::{
-    Broadcast, Channel, ChannelAcknowledgement, ChannelCommand, ChannelKind, Join,
-};
+pub use channel::{Broadcast, Channel, ChannelAcknowledgement, ChannelCommand, ChannelKind, Join};
 
 use walcast_hub::Closing;
 

@@ -10,15 +10,14 @@ use tracing::warn;
 use walcast_change::{Cursor, Position};
 use walcast_hub::{Pushed, Withdrawn};
 use walcast_log::{History, ReadError};
-use walcast_protocol::{Refusal, codec_of};
+use walcast_protocol::Refusal;
 use walcast_rls::{CheckConfig, PostgresCheck};
 
 use crate::metrics::Metrics;
 use crate::order::{Attached, Orders};
-use crate::publisher::{BatchLimits, Publisher, gap_frame};
+use crate::publisher::{BatchLimits, Publisher};
 use crate::replay::{ASKS_MAX, Ask, Resume, unavailable};
-use crate::session::text_frame;
-use crate::walk::{Walk, Walker, epoch_changed, too_old};
+use crate::walk::{Walk, Walker, dismiss, epoch_changed, too_old};
 
 /// Walks at the same time. More places to begin at wait, or join a walk that begins before them.
 const WALKS_MAX: usize = 4;
@@ -154,22 +153,22 @@ impl State {
             spec,
             mut member,
         } = withdrawn;
-        let outbox = member.outbox.clone();
         let had = member.gate.take().and_then(|gate| gate.skip());
+        let attached = Attached {
+            id,
+            connection,
+            spec,
+            member,
+        };
         let resume = Resume {
-            attached: Attached {
-                id,
-                connection,
-                spec: spec.clone(),
-                member,
-            },
+            attached: attached.clone(),
             since,
             had,
             acknowledge: None,
             caught_up: None,
         };
-        if self.take_in(resume, until).is_err() {
-            outbox.push(gap_frame(&spec, "unjudged"));
+        if let Err(refusal) = self.take_in(resume, until) {
+            dismiss(&attached, &refusal);
         }
     }
 
@@ -221,7 +220,7 @@ impl State {
             match self.walk_for(walker.since).await {
                 Ok(Some(walk)) => walk.enter(walker),
                 Ok(None) => self.waiting.push(walker),
-                Err(refusal) => self.refuse(&walker, refusal),
+                Err(refusal) => dismiss(&walker.attached, &refusal),
             }
         }
     }
@@ -277,14 +276,6 @@ impl State {
             reader,
             self.made_of.history.written(),
         )))
-    }
-
-    fn refuse(&self, walker: &Walker, refusal: Refusal) {
-        let Attached { spec, member, .. } = &walker.attached;
-        let refusal = refusal.on(&*spec.channel);
-        member.outbox.push(text_frame(|out| {
-            codec_of(spec.format).refusal(&refusal, out);
-        }));
     }
 }
 

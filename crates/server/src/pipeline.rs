@@ -215,7 +215,9 @@ impl<C: RowCheck> Pipeline<C> {
         if unjudged.is_empty() {
             return;
         }
-        let withdrawn = self.publisher.withdraw(unjudged);
+        let mut withdrawn = self.publisher.withdraw(unjudged);
+        // Who is just being caught up goes on being so.
+        withdrawn.retain(|one| !one.member.gate.as_ref().is_some_and(|gate| gate.give_up()));
         if withdrawn.is_empty() {
             return;
         }
@@ -238,6 +240,7 @@ impl<C: RowCheck> Pipeline<C> {
                     member.outbox.push(gap_frame(&spec, "unjudged"));
                 }
                 let viewer = member.standing.viewer();
+                member.standing.set_live();
                 self.publisher
                     .subscribe(id, connection, &viewer, spec, member);
             }
@@ -327,6 +330,7 @@ impl<C: RowCheck> Pipeline<C> {
         self.journal.new_epoch(reason).await?;
         self.journal.begin(gap.resumes_at).await?;
         self.progress = self.progress.after(gap);
+        self.published.send_replace(self.position());
         self.publisher.tell_gap(reason);
         Ok(())
     }
@@ -375,11 +379,13 @@ impl<C: RowCheck> Pipeline<C> {
             acknowledge,
             done,
         } = begin;
-        if done.is_closed() {
+        if done.is_closed() || attached.has_ended() {
             return;
         }
+        // One that is asked for again while it is being caught up goes on being so.
+        let behind = attached.member.standing.behind();
         // The acknowledgement goes first, so that no change can stand before it.
-        if let Some(frame) = acknowledge(self.position())
+        if let Some(frame) = acknowledge(behind.unwrap_or(self.position()))
             && attached.member.outbox.push(frame) == Pushed::Closed
         {
             return;
@@ -388,7 +394,7 @@ impl<C: RowCheck> Pipeline<C> {
         for attached in std::iter::once(attached).chain(more) {
             let id = attached.id;
             // One that exists already was asked for again: it is acknowledged again and stays.
-            if self.attach(attached) {
+            if attached.member.standing.behind().is_none() && self.attach(attached) {
                 new.push(id);
             }
         }

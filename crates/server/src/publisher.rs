@@ -8,7 +8,7 @@ use bytes::Bytes;
 use walcast_change::{Change, Epoch, Shape};
 use walcast_hub::{Audience, ConnId, Member, Movement, Outbox, Spec, SubscriptionId, Withdrawn};
 use walcast_protocol::phoenix::{Style, write_error};
-use walcast_protocol::{Notice, codec_of};
+use walcast_protocol::{Notice, Refusal, codec_of};
 use walcast_rls::{RowCheck, Viewer};
 
 use crate::metrics::Metrics;
@@ -177,5 +177,13 @@ pub(crate) fn gap_frame(spec: &Spec, reason: &str) -> Bytes {
     text_frame(|out| match Style::of_format(spec.format) {
         Some(style) => write_error(style.version, None, &spec.channel, out),
         None => codec_of(spec.format).notice(&Notice::Gap { reason }, out),
+    })
+}
+
+/// That a subscription ended, because it can't be caught up. Supabase's clients join the channel again.
+pub(crate) fn ended_frame(spec: &Spec, refusal: &Refusal) -> Bytes {
+    text_frame(|out| match Style::of_format(spec.format) {
+        Some(style) => write_error(style.version, None, &spec.channel, out),
+        None => codec_of(spec.format).refusal(refusal, out),
     })
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use walcast_change::Position;
@@ -111,7 +112,7 @@ impl Replay {
         };
         let mut by_lane: HashMap<usize, Vec<Withdrawn>> = HashMap::new();
         for one in withdrawn {
-            one.member.standing.set_aside();
+            one.member.standing.set_aside(since);
             let mut hasher = DefaultHasher::new();
             one.spec.target.hash(&mut hasher);
             let lane = hasher.finish() as usize % aside.len();
@@ -146,17 +147,21 @@ impl Replay {
         self.ask(|done| Ask::Disconnect(connection, done)).await;
     }
 
-    /// Each of them may have it.
+    /// Each of them may have it. None waits for another.
     async fn ask(&self, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
         let Some(Lanes { back, aside }) = &self.lanes else {
             return;
         };
-        for lane in std::iter::once(back).chain(aside.iter()) {
+        let asked = std::iter::once(back).chain(aside.iter()).map(|lane| {
             let (done, answered) = oneshot::channel();
-            if lane.send(ask(done)).await.is_ok() {
-                let _ = answered.await;
+            let ask = ask(done);
+            async move {
+                if lane.send(ask).await.is_ok() {
+                    let _ = answered.await;
+                }
             }
-        }
+        });
+        join_all(asked).await;
     }
 }
 

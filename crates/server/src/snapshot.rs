@@ -21,7 +21,7 @@ use crate::order::Attached;
 use crate::recent::Recent;
 use crate::replay::{Replay, Resume};
 use crate::session::text_frame;
-use crate::walk::Said;
+use crate::walk::{Said, dismiss};
 
 /// What reads snapshots. One for all sessions.
 pub(crate) struct Snapshots {
@@ -119,18 +119,13 @@ impl Snapshots {
     /// Sends all rows, then has the subscription caught up. If that fails, it is told so, and has
     /// not begun.
     pub(crate) async fn send(self: Arc<Self>, mut snapshot: Snapshot) {
-        let (spec, outbox) = (
-            snapshot.attached.spec.clone(),
-            snapshot.attached.member.outbox.clone(),
-        );
+        let attached = snapshot.attached.clone();
         let done = match self.rows(&mut snapshot).await {
             Ok(rows) => self.go_live(snapshot, rows).await,
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = done {
-            outbox.push(text_frame(|out| {
-                codec_of(spec.format).refusal(&refusal, out);
-            }));
+            dismiss(&attached, &refusal);
         }
     }
 

@@ -11,15 +11,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 use walcast_change::{Cursor, Epoch, Position, Shape};
-use walcast_hub::{ConnId, Gate, Member, Skip, SubscriptionId};
+use walcast_hub::{ConnId, Gate, Member, Opened, Skip, SubscriptionId};
 use walcast_log::{ReadError, Reader};
-use walcast_protocol::{Code, Refusal, codec_of};
+use walcast_protocol::{Code, Refusal};
 use walcast_rls::{RowCheck, Viewer};
 
 use crate::order::{Attached, Order, Orders, Place};
 use crate::plan::Plan;
-use crate::publisher::{BatchLimits, Publisher, gap_frame};
-use crate::session::text_frame;
+use crate::publisher::{BatchLimits, Publisher, ended_frame, gap_frame};
 
 /// Between two questions to row-level security when it can't be asked.
 const PAUSES: [Duration; 7] = [
@@ -37,6 +36,8 @@ const TOGETHER_MIN: usize = 4;
 const QUICK: Duration = Duration::from_millis(200);
 /// Who was told of a gap so short ago knows.
 const TOLD_FOR: Duration = Duration::from_secs(60);
+/// Who became slow to judge while it was about to become live stays so long.
+const STAY: Duration = Duration::from_secs(30);
 /// Members that become live in one order, which holds the pipeline up for a moment.
 const ATTACHED_MAX: usize = 256;
 
@@ -242,10 +243,15 @@ impl<C: RowCheck> Walk<C> {
                 self.advance(limits).await?;
             }
             for id in arriving {
-                if let Some(walker) = self.members.remove(&id) {
-                    self.publisher.unsubscribe(id);
-                    release(walker, place.position, self.reached);
+                let Some(walker) = self.members.get_mut(&id) else {
+                    continue;
+                };
+                if release(walker, place.position, self.reached) == Opened::GivenUp {
+                    walker.until = Instant::now() + STAY;
+                    continue;
                 }
+                self.members.remove(&id);
+                self.publisher.unsubscribe(id);
             }
         }
     }
@@ -287,10 +293,7 @@ impl<C: RowCheck> Walk<C> {
     fn dismiss(&mut self, refusal: &Refusal) {
         for (id, walker) in self.members.drain() {
             self.publisher.unsubscribe(id);
-            let refusal = refusal.clone().on(&*walker.attached.spec.channel);
-            let format = walker.attached.spec.format;
-            let frame = text_frame(|out| codec_of(format).refusal(&refusal, out));
-            walker.attached.member.outbox.push(frame);
+            dismiss(&walker.attached, refusal);
         }
     }
 
@@ -302,24 +305,36 @@ impl<C: RowCheck> Walk<C> {
 
 /// What waited follows, then the word that nothing is missing; from then on it is live. The walk
 /// may have come further than the place where the subscription became live: up to `reached` it has
-/// everything.
-fn release(walker: Walker, place: Position, reached: Cursor) {
+/// everything. If the pipeline gave it up meanwhile, it goes on as before.
+fn release(walker: &mut Walker, place: Position, reached: Cursor) -> Opened {
     let has = walker.has(reached);
-    let Walker {
-        attached,
-        since,
-        caught_up,
-        ..
-    } = walker;
-    let Some(gate) = attached.member.gate else {
-        return;
+    let Attached { member, .. } = &mut walker.attached;
+    let standing = &member.standing;
+    let Some(gate) = member.gate.take() else {
+        return Opened::Never;
     };
-    let had = reached.max(since.cursor);
+    let had = reached.max(walker.since.cursor);
+    let caught_up = &mut walker.caught_up;
     let mark = |last: Option<Cursor>| {
+        // While nobody can set it aside again.
+        standing.set_live();
         let cursor = place.cursor.max(had).max(last.unwrap_or_default());
+        let caught_up = caught_up.take();
         caught_up.map(|caught_up| caught_up(Position { cursor, ..place }))
     };
-    gate.open(Some(has), mark, &attached.member.outbox);
+    gate.open(Some(has), mark, &member.outbox)
+}
+
+/// It ends, wherever it is, and is told why.
+pub(crate) fn dismiss(attached: &Attached, refusal: &Refusal) {
+    let Attached { spec, member, .. } = attached;
+    member.standing.end();
+    // Known to the pipeline already: nothing may wait there.
+    if let Some(gate) = &member.gate {
+        gate.give_up();
+    }
+    let refusal = refusal.clone().on(&*spec.channel);
+    member.outbox.push(ended_frame(spec, &refusal));
 }
 
 fn lost(error: &ReadError) -> Refusal {

@@ -136,7 +136,10 @@ mod tests {
         assert_eq!(with(|_| ()), None);
         assert_eq!(with(|f| f.confirmed = Lsn(90)), None); // forgotten by a crash
         assert_eq!(with(|f| f.flushed = Lsn(100)), None);
-        assert_eq!(with(|f| f.system = "b".into()), Some(GapReason::OtherServer));
+        assert_eq!(
+            with(|f| f.system = "b".into()),
+            Some(GapReason::OtherServer)
+        );
         assert_eq!(
             with(|f| f.confirmed = Lsn(101)),
             Some(GapReason::SlotAdvanced)

@@ -126,7 +126,7 @@ impl Session {
         });
         // The same subscription twice is one subscription, unless it is to begin elsewhere.
         let id = match self.subscriptions.find(&spec) {
-            Some(id) if subscribe.start == Start::Now => id,
+            Some(id) if subscribe.start == Start::Now && self.subscriptions.goes_on(id) => id,
             before => {
                 if let Some(id) = before {
                     self.subscriptions.drop(id).await;

@@ -82,6 +82,12 @@ impl Subscriptions {
         self.begun.contains_key(&id)
     }
 
+    /// Whether it goes on: it was begun, and nobody had to end it since.
+    pub(crate) fn goes_on(&self, id: SubscriptionId) -> bool {
+        let begun = self.begun.get(&id);
+        begun.is_some_and(|begun| !begun.standing.has_ended())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SubscriptionId, &Arc<Spec>)> {
         self.begun.iter().map(|(id, begun)| (*id, &begun.spec))
     }
@@ -122,7 +128,7 @@ impl Subscriptions {
                 None
             }
             Start::Since(since) => {
-                standing.set_aside();
+                standing.set_aside(since);
                 self.known_to_pipeline = true;
                 let resume = Resume {
                     attached,
@@ -138,7 +144,7 @@ impl Subscriptions {
             Start::Snapshot => {
                 let snapshots = self.shared.snapshots.clone();
                 let snapshot = snapshots.open(attached).await?;
-                standing.set_aside();
+                standing.set_aside(snapshot.place);
                 self.known_to_pipeline = true;
                 self.outbox.push(acknowledge(snapshot.place));
                 let sending = tokio::spawn(snapshots.send(snapshot));
@@ -270,8 +276,9 @@ impl Subscriptions {
 
     pub(crate) async fn drop(&mut self, id: SubscriptionId) {
         // First the word that nobody may take it in, then those who may have it.
-        if let Some(begun) = self.begun.remove(&id) {
+        if let Some(mut begun) = self.begun.remove(&id) {
             begun.standing.end();
+            begun.snapshot = None;
             if begun.standing.was_set_aside() {
                 self.shared.replay.unsubscribe(id).await;
             }
@@ -293,17 +300,28 @@ impl Subscriptions {
         for begun in self.begun.values() {
             begun.standing.set_viewer(viewer);
         }
+        // What is live does not wait for what is being caught up.
+        tokio::join!(
+            self.set_viewer_aside(viewer),
+            self.set_viewer_of_live(viewer)
+        );
+        ended.extend(self.end_forbidden(viewer).await);
+        ended
+    }
+
+    async fn set_viewer_aside(&self, viewer: &Viewer) {
         if self.set_aside() {
             let replay = &self.shared.replay;
             replay.set_viewer(self.connection, viewer.clone()).await;
         }
+    }
+
+    async fn set_viewer_of_live(&self, viewer: &Viewer) {
         let (done, set) = oneshot::channel();
         let order = Order::SetViewer(self.connection, viewer.clone(), done);
         if self.known_to_pipeline && self.shared.orders.send(order).await.is_ok() {
             let _ = set.await;
         }
-        ended.extend(self.end_forbidden(viewer).await);
-        ended
     }
 
     /// Rows that are being read are those of the viewer who asked for them.

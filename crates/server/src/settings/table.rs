@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::error::{Problem, SettingsError};
 use super::kind::{
-    Address, Count, DatabaseUrl, ExpiredTokenAction, FilePath, FolderOrNothing, HttpUrl, Identifier, Keys, Kind, KindInfo,
-    Limit, LogFilter, LogFormat, LostSlotAction, Networks, Origins, Role, RoleOrNothing, Roles,
-    SecretText, Size, Slot, SlotMode, Span, Switch, Texts,
+    Address, Count, DatabaseUrl, ExpiredTokenAction, FilePath, FolderOrNothing, HttpUrl,
+    Identifier, Keys, Kind, KindInfo, Limit, LogFilter, LogFormat, LostSlotAction, Networks,
+    Origins, Role, RoleOrNothing, Roles, SecretText, Size, Slot, SlotMode, Span, Switch, Texts,
 };
 use super::layer::Given;
 

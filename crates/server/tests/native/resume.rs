@@ -269,8 +269,8 @@ async fn a_cursor_older_than_the_log_is_refused_with_the_oldest() -> Result<()> 
     .await
 }
 
-#[tokio::test]
-async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> Result<()> {
+/// Judging `todos` needs another table, which can be locked.
+async fn of_members() -> Result<Stage> {
     let stage = durable().await?;
     stage
         .execute(&format!(
@@ -282,6 +282,54 @@ async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> R
                  exists (select from members m where m.user_id = auth.uid() and m.user_id = todos.user_id))"
         ))
         .await?;
+    Ok(stage)
+}
+
+async fn somebody_is_set_aside(stage: &Stage) -> Result<()> {
+    eventually(DEADLINE, async || {
+        let (_, metrics) = stage.walcast.get("/metrics").await.ok()?;
+        (!metrics.contains("walcast_subscriptions_set_aside_total 0")).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_is_being_caught_up_may_ask_again_and_gets_nothing_twice() -> Result<()> {
+    let stage = of_members().await?;
+    let mut alice = stage.connect(ALICE).await?;
+    let channel = json!({ "channel": "table:todos" });
+    let first = subscribe(&mut alice, channel.clone()).await?;
+    subscribe(&mut alice, json!({ "channel": "table:notes" })).await?;
+    let insert = |id: i32| format!("insert into todos values ({id}, '{ALICE}', 'x', 's')");
+    stage.execute(&insert(1)).await?;
+    let event = alice.next_json(DEADLINE).await?;
+    let postgres = Postgres::shared().await;
+    let holder = postgres.connect("postgres", &stage.database).await?;
+    holder
+        .batch_execute("begin; lock table members in access exclusive mode")
+        .await?;
+    stage.execute(&insert(2)).await?;
+    somebody_is_set_aside(&stage).await?;
+    let again = subscribe(&mut alice, channel).await?;
+    assert_eq!(again["subscription_id"], first["subscription_id"]);
+    // Who comes back with it is to get the second row.
+    assert_eq!(cursor(&again)?, cursor(&event)?);
+    holder.batch_execute("rollback").await?;
+    stage.execute(&insert(3)).await?;
+    let mut ids = Vec::new();
+    while ids.last() != Some(&json!(3)) {
+        let event = alice.next_json(DEADLINE).await?;
+        ids.push(event["payload"]["record"]["id"].clone());
+    }
+    assert_eq!(ids, [json!(2), json!(3)]);
+    let more = stage.events_until_mark(&mut alice, 9).await?;
+    assert_eq!(more, Vec::<Value>::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> Result<()> {
+    let stage = of_members().await?;
     let mut alice = stage.subscriber(ALICE, "table:todos").await?;
     let mut bob = stage.subscriber(BOB, "table:notes").await?;
     let insert = |id: i32| format!("insert into todos values ({id}, '{ALICE}', 'x', 's')");
@@ -304,11 +352,7 @@ async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> R
         let note = bob.next_json(DEADLINE).await?;
         assert_eq!(note["payload"]["record"]["id"], id, "{note}");
     }
-    eventually(DEADLINE, async || {
-        let (_, metrics) = stage.walcast.get("/metrics").await.ok()?;
-        (!metrics.contains("walcast_subscriptions_set_aside_total 0")).then_some(())
-    })
-    .await?;
+    somebody_is_set_aside(&stage).await?;
     holder.batch_execute("rollback").await?;
     stage.execute(&insert(5)).await?;
     for id in 2..6 {
