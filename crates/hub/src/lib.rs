@@ -31,6 +31,7 @@ mod subscription;
 mod topic;
 mod value;
 mod view;
+mod viewers;
 
 pub use audience::{Audience, AudienceError, Group, Member, Movement, Spec, Withdrawn};
 pub use channel_limits::{ChannelError, ChannelLimits};
