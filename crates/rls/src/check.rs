@@ -558,7 +558,7 @@ impl RowCheck for PostgresCheck {
         self.roster.cost(shape)
     }
 
-    async fn table(&mut self, shape: &Arc<Shape>, viewers: &[Viewer]) -> Vec<bool> {
+    async fn table(&mut self, shape: &Arc<Shape>, viewers: &[Viewer]) -> Vec<Option<bool>> {
         let started = Instant::now();
         let mut heard = Vec::with_capacity(viewers.len());
         self.cache.clear(); // rare, and so never stale
@@ -570,7 +570,7 @@ impl RowCheck for PostgresCheck {
                     Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
                 }
             };
-            heard.push(rules.is_some_and(|rules| rules.may_hear(shape)));
+            heard.push(rules.map(|rules| rules.may_hear(shape)));
         }
         heard
     }

@@ -180,12 +180,13 @@ pub trait RowCheck: Send {
     /// How many viewers one change of the table costs something, about.
     fn cost(&self, shape: &Shape) -> usize;
 
-    /// Which of `viewers` may know that something happened to the table as a whole (TRUNCATE).
+    /// Which of `viewers` may know that something happened to the table as a whole (TRUNCATE), in
+    /// their order. `None`: that can't be found out at the moment.
     fn table(
         &mut self,
         shape: &Arc<Shape>,
         viewers: &[Viewer],
-    ) -> impl Future<Output = Vec<bool>> + Send;
+    ) -> impl Future<Output = Vec<Option<bool>>> + Send;
 
     /// A table's shape, policies or grants may have changed: read them again before the next verdict.
     fn invalidate(&mut self);

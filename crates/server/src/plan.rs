@@ -36,8 +36,9 @@ struct Planned {
 pub(crate) struct Verdicts {
     /// For each question those for whom it is not "hidden".
     pub(crate) sightings: Vec<Vec<Sighting>>,
-    /// For each truncation, by its place in the plan, whether each group may hear of it.
-    pub(crate) truncations: HashMap<usize, Vec<bool>>,
+    /// For each truncation, by its place in the plan, whether each group may hear of it;
+    /// `None`: nobody knows.
+    pub(crate) truncations: HashMap<usize, Vec<Option<bool>>>,
 }
 
 /// What was delivered, for the metrics.
@@ -167,6 +168,16 @@ impl Plan {
                 }
             }
         }
+        for (at, allowed) in &verdicts.truncations {
+            let Some(planned) = self.changes.get(*at) else {
+                continue;
+            };
+            for ((_, viewer), allowed) in planned.groups.iter().zip(allowed) {
+                if allowed.is_none() {
+                    unjudged.push((*viewer, planned.change.shape.clone()));
+                }
+            }
+        }
         unjudged
     }
 
@@ -210,7 +221,7 @@ impl Plan {
         };
         let allowed = verdicts.truncations.get(&at);
         for (nth, (number, _)) in planned.groups.iter().enumerate() {
-            let allowed = allowed.and_then(|allowed| allowed.get(nth)) == Some(&true);
+            let allowed = allowed.and_then(|allowed| allowed.get(nth)) == Some(&Some(true));
             if let Some(group) = audience.group(*number) {
                 hand_out(group, allowed.then_some(View::Truncate));
             }

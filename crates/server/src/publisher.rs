@@ -98,7 +98,7 @@ impl<C: RowCheck> Publisher<C> {
         }
     }
 
-    async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<bool>> {
+    async fn judge_truncations(&mut self, plan: &Plan) -> HashMap<usize, Vec<Option<bool>>> {
         let mut allowed = HashMap::new();
         for (at, change, viewers) in plan.truncations() {
             // One answer for each, in their order: none may be left out.

@@ -128,13 +128,13 @@ async fn who_may_hear_of_a_truncation() -> Result<()> {
         .map(|role| viewer(role, "{}"));
     assert_eq!(
         check.table(&change.shape, &viewers).await,
-        [true, false, false, false, false, false]
+        [true, false, false, false, false, false].map(Some)
     );
     rig.run("GRANT SELECT ON other TO auditor; REVOKE SELECT ON other FROM anon")
         .await?;
     assert_eq!(
         check.table(&change.shape, &viewers).await,
-        [false, false, true, false, false, false]
+        [false, false, true, false, false, false].map(Some)
     );
     Ok(())
 }

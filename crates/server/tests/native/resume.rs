@@ -404,3 +404,21 @@ async fn a_slow_policy_delays_its_own_table_only() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_truncation_that_can_not_be_judged_for_a_while_is_told_later() -> Result<()> {
+    let stage = durable().await?;
+    let mut bob = stage.subscriber(BOB, "table:notes").await?;
+    let postgres = Postgres::shared().await;
+    let holder = postgres.connect("postgres", &stage.database).await?;
+    // Nobody can find out who may read what.
+    holder
+        .batch_execute("begin; lock table pg_catalog.pg_policy in access exclusive mode")
+        .await?;
+    stage.execute("truncate notes").await?;
+    somebody_is_set_aside(&stage).await?;
+    holder.batch_execute("rollback").await?;
+    let event = bob.next_json(DEADLINE).await?;
+    assert_eq!(event["payload"]["type"], "TRUNCATE", "{event}");
+    Ok(())
+}
