@@ -2,7 +2,7 @@
 //! them share every read, every verdict and every frame, so thousands that come back at once cost
 //! little more than one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use walcast_log::{ReadError, Reader};
 use walcast_protocol::{Code, Refusal};
 use walcast_rls::{RowCheck, Viewer};
 
+use crate::messages::is_message_table;
 use crate::order::{Attached, Order, Orders, Place};
 use crate::plan::Plan;
 use crate::publisher::{BatchLimits, Publisher, ended_frame, gap_frame};
@@ -34,8 +35,6 @@ const PAUSES: [Duration; 7] = [
 const TOGETHER_MIN: usize = 4;
 /// Judging that takes no longer may be of twice as many.
 const QUICK: Duration = Duration::from_millis(200);
-/// Who was told of a gap so short ago knows.
-const TOLD_FOR: Duration = Duration::from_secs(60);
 /// Who became slow to judge while it was about to become live stays so long.
 const STAY: Duration = Duration::from_secs(30);
 /// Members that become live in one order, which holds the pipeline up for a moment.
@@ -51,8 +50,6 @@ pub(crate) struct Walk<C> {
     members: HashMap<SubscriptionId, Walker>,
     /// How many changes are judged together: few at first, and where that takes long.
     together: usize,
-    /// When a viewer was told of a gap. Bounded by the viewers of the walk.
-    told: HashMap<u32, Instant>,
 }
 
 /// What is said of a place.
@@ -92,7 +89,6 @@ impl<C: RowCheck> Walk<C> {
             reached: cursor,
             members: HashMap::new(),
             together: TOGETHER_MIN,
-            told: HashMap::new(),
         }
     }
 
@@ -166,7 +162,8 @@ impl<C: RowCheck> Walk<C> {
         let batch = tokio::task::block_in_place(|| {
             self.reader
                 .next_batch(limits.bytes_max, self.together, |shape| {
-                    audience.wants(shape)
+                    // Kept for another purpose: no subscription gets them.
+                    !is_message_table(shape) && audience.wants(shape)
                 })
         });
         let batch = batch.map_err(|error| lost(&error))?;
@@ -207,11 +204,11 @@ impl<C: RowCheck> Walk<C> {
         self.publisher.publish(&plan, &verdicts, self.epoch).await;
     }
 
-    fn tell_gap(&mut self, unjudged: &[(u32, Arc<Shape>)]) {
-        let now = Instant::now();
-        self.told.retain(|_, told| now < *told + TOLD_FOR);
+    /// Each time: who was told before has perhaps read its tables again before this was changed.
+    fn tell_gap(&self, unjudged: &[(u32, Arc<Shape>)]) {
+        let mut told = HashSet::new();
         for (viewer, shape) in unjudged {
-            if self.told.contains_key(viewer) {
+            if !told.insert((*viewer, shape.id)) {
                 continue;
             }
             for group in self.publisher.audience.groups_of(*viewer, shape) {
@@ -221,8 +218,6 @@ impl<C: RowCheck> Walk<C> {
                 }
             }
         }
-        let viewers = unjudged.iter().map(|(viewer, _)| *viewer);
-        self.told.extend(viewers.map(|viewer| (viewer, now)));
     }
 
     /// Some at a time become live behind a closed gate, get what came meanwhile, and are done.
