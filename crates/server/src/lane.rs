@@ -213,13 +213,22 @@ impl State {
         let mut waiting = std::mem::take(&mut self.waiting);
         // From the oldest: a walk that begins there takes the others in.
         waiting.sort_by_key(|walker| walker.since.cursor);
+        let mut away = false;
         for walker in waiting {
             if walker.attached.has_ended() {
                 continue;
             }
+            if away {
+                self.waiting.push(walker);
+                continue;
+            }
             match self.walk_for(walker.since).await {
                 Ok(Some(walk)) => walk.enter(walker),
-                Ok(None) => self.waiting.push(walker),
+                Ok(None) => {
+                    // There was room for a walk, but no connection: trying may take long, once is enough.
+                    away = self.walks.len() < WALKS_MAX;
+                    self.waiting.push(walker);
+                }
                 Err(refusal) => dismiss(&walker.attached, &refusal),
             }
         }

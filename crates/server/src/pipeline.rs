@@ -21,7 +21,7 @@ use walcast_hub::{Pushed, Withdrawn};
 use walcast_log::LogError;
 use walcast_pgoutput::{Lsn, Message};
 use walcast_rls::RowCheck;
-use walcast_source::{Event, Gap, Source, SourceError, StreamState};
+use walcast_source::{Event, Gap, GapReason, Source, SourceError, StreamState};
 
 use crate::describe::Describe;
 use crate::journal::Journal;
@@ -330,6 +330,9 @@ impl<C: RowCheck> Pipeline<C> {
         self.journal.new_epoch(reason).await?;
         self.journal.begin(gap.resumes_at).await?;
         self.progress = self.progress.after(gap);
+        if matches!(gap.reason, GapReason::OtherServer | GapReason::Promoted) {
+            self.recent.clear();
+        }
         self.published.send_replace(self.position());
         self.publisher.tell_gap(reason);
         Ok(())

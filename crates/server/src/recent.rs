@@ -25,6 +25,11 @@ impl Recent {
         xids.push_back(xid);
     }
 
+    /// Another server counts its transactions anew.
+    pub(crate) fn clear(&self) {
+        self.xids.lock().clear();
+    }
+
     pub(crate) fn xids(&self) -> Vec<Xid> {
         self.xids.lock().iter().copied().collect()
     }
@@ -42,5 +47,7 @@ mod tests {
         }
         let xids = recent.xids();
         assert_eq!((xids.len(), xids[0]), (XIDS_MAX, Xid(5000 - 4096)));
+        recent.clear();
+        assert_eq!(recent.xids(), []);
     }
 }
