@@ -24,6 +24,8 @@ use crate::{
 
 /// The longest pause while another process holds the slot: so much later than its end we take over.
 const STAND_BY: Duration = Duration::from_secs(1);
+/// The longest pause while what is wrong may pass by itself.
+const SOON: Duration = Duration::from_secs(1);
 /// A session that lived so long was a good one.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// What an attempt gets to clean up when it is stopped.
@@ -169,6 +171,8 @@ fn pause(error: &SourceError, backoff: &mut Backoff) -> Duration {
     let pause = backoff.next(backoff::random());
     match error {
         SourceError::SlotInUse { .. } => pause.min(STAND_BY),
+        // A server that restarts is back at any moment: clients wait for it.
+        error if error.retry() == Retry::Soon => pause.min(SOON),
         _ => pause,
     }
 }

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::crowd::{Crowd, Members, Sees};
 use crate::dialect::{Dialect, Wish};
 use crate::load::{Load, Speaker};
-use crate::memory::{QUIET, connect};
+use crate::memory::{QUIET, UNLIMITED, connect};
 use crate::process::{cpu_seconds, settled_bytes};
 use crate::report::{Report, progress};
 use crate::stage::{Stage, token};
@@ -33,7 +33,7 @@ const IDS: usize = 500_000;
 
 pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -> Result<()> {
     let (database, _sql) = stage.database().await?;
-    let settings = [QUIET, &[("messages_per_minute_max", "0")]].concat();
+    let settings = [QUIET, UNLIMITED].concat();
     for dialect in DIALECTS {
         let walcast = stage.walcast(&database, &settings).await?;
         progress(&format!("channels: joins, {}", dialect.name()));

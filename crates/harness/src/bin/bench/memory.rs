@@ -15,6 +15,13 @@ use crate::stage::{PLAIN, Stage, insert, token};
 /// Handshakes that go on at the same time.
 const CONNECTING_MAX: usize = 64;
 
+/// Nothing that a client sends is too much.
+pub(crate) const UNLIMITED: &[(&str, &str)] = &[
+    ("messages_per_minute_max", "0"),
+    ("supabase_messages_per_second_max", "0"),
+    ("supabase_joins_per_second_max", "0"),
+];
+
 /// Pings and time limits would come in between.
 pub(crate) const QUIET: &[(&str, &str)] = &[("ping_interval", "1h"), ("idle_timeout", "2h")];
 

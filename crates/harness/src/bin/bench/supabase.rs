@@ -11,7 +11,7 @@ use crate::Options;
 use crate::crowd::{Crowd, Members, Sees};
 use crate::dialect::{Dialect, Wish};
 use crate::load::{Load, Outcome, Speaker};
-use crate::memory::QUIET;
+use crate::memory::{QUIET, UNLIMITED};
 use crate::process::{cpu_seconds, files_max};
 use crate::report::{Goal, Report, progress};
 use crate::stage::{OWN_ROWS, PLAIN, Stage, Table};
@@ -72,7 +72,7 @@ const CASES: [Case; 6] = [
 
 pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -> Result<()> {
     let (database, _sql) = stage.database().await?;
-    let settings = [QUIET, &[("messages_per_minute_max", "0")]].concat();
+    let settings = [QUIET, UNLIMITED].concat();
     let walcast = stage.walcast(&database, &settings).await?;
     for (nth, case) in CASES.iter().enumerate() {
         let name = case.name(options);
