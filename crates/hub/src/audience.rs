@@ -54,8 +54,12 @@ pub struct Withdrawn {
 }
 
 impl Member {
-    /// Queues the frame of a change, or has the gate hold it.
+    /// Queues the frame of a change, or has the gate hold it. Of a subscription that has ended nothing is
+    /// sent, wherever it still is.
     pub fn push(&self, change: &Change, frame: Bytes) -> Pushed {
+        if self.standing.has_ended() {
+            return Pushed::Closed;
+        }
         match &self.gate {
             None => self.outbox.push(frame),
             Some(gate) => gate.push(change.cursor, change.xid, frame, &self.outbox),

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use walcast_change::Position;
 use walcast_hub::{ConnId, Skip, SubscriptionId, Withdrawn};
 use walcast_protocol::{Code, Refusal};
@@ -55,6 +56,10 @@ struct Lanes {
     /// One table's subscriptions go to one of them.
     aside: Arc<[mpsc::Sender<Ask>]>,
 }
+
+/// How long it is waited until an end is known everywhere. A task that waits for the database knows
+/// of it later; whoever ends holds nobody up, and nothing of it is sent meanwhile.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Lanes for tables that are slow to judge.
 const ASIDE_LANES: usize = 8;
@@ -134,8 +139,10 @@ impl Replay {
         }
     }
 
+    /// Its standing has ended before.
     pub(crate) async fn unsubscribe(&self, id: SubscriptionId) {
-        self.ask(|done| Ask::Unsubscribe(id, done)).await;
+        let asked = self.ask(|done| Ask::Unsubscribe(id, done));
+        let _ = timeout(END_PATIENCE, asked).await;
     }
 
     pub(crate) async fn set_viewer(&self, connection: ConnId, viewer: Viewer) {
@@ -143,8 +150,10 @@ impl Replay {
             .await;
     }
 
+    /// The standings of its subscriptions have ended before.
     pub(crate) async fn disconnect(&self, connection: ConnId) {
-        self.ask(|done| Ask::Disconnect(connection, done)).await;
+        let asked = self.ask(|done| Ask::Disconnect(connection, done));
+        let _ = timeout(END_PATIENCE, asked).await;
     }
 
     /// Each of them may have it. None waits for another.

@@ -422,3 +422,31 @@ async fn a_truncation_that_can_not_be_judged_for_a_while_is_told_later() -> Resu
     assert_eq!(event["payload"]["type"], "TRUNCATE", "{event}");
     Ok(())
 }
+
+#[tokio::test]
+async fn who_is_set_aside_may_leave_at_once_and_hears_nothing_more() -> Result<()> {
+    let stage = of_members().await?;
+    let mut alice = stage.subscriber(ALICE, "table:todos").await?;
+    subscribe(&mut alice, json!({ "channel": "table:notes" })).await?;
+    let postgres = Postgres::shared().await;
+    let holder = postgres.connect("postgres", &stage.database).await?;
+    holder
+        .batch_execute("begin; lock table members in access exclusive mode")
+        .await?;
+    let insert = |id: i32| format!("insert into todos values ({id}, '{ALICE}', 'x', 's')");
+    stage.execute(&insert(1)).await?;
+    somebody_is_set_aside(&stage).await?;
+    // Its table is asked about for half a minute, in which nobody else has a say there.
+    let leave = json!({ "type": "unsubscribe", "channel": "table:todos" });
+    alice.send_json(&leave).await?;
+    let answer = alice
+        .next_json(std::time::Duration::from_secs(6))
+        .await
+        .context("it is waited for the table")?;
+    assert_eq!(answer["status"], "unsubscribed", "{answer}");
+    holder.batch_execute("rollback").await?;
+    stage.execute(&insert(2)).await?;
+    let more = stage.events_until_mark(&mut alice, 9).await?;
+    assert_eq!(more, Vec::<Value>::new());
+    Ok(())
+}
