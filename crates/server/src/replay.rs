@@ -53,7 +53,7 @@ pub(crate) struct Replay {
 #[derive(Clone)]
 struct Lanes {
     back: mpsc::Sender<Ask>,
-    /// One table's subscriptions go to one of them.
+    /// The subscriptions of a table and a role go to one of them.
     aside: Arc<[mpsc::Sender<Ask>]>,
 }
 
@@ -61,8 +61,9 @@ struct Lanes {
 /// of it later; whoever ends holds nobody up, and nothing of it is sent meanwhile.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Lanes for tables that are slow to judge.
-const ASIDE_LANES: usize = 8;
+/// Lanes for those who are slow to judge. Two roles of a table have other policies: they should
+/// rarely share one.
+const ASIDE_LANES: usize = 32;
 
 impl Replay {
     /// Begins its tasks, which end with the last copy of what is returned.
@@ -120,6 +121,7 @@ impl Replay {
             one.member.standing.set_aside(since);
             let mut hasher = DefaultHasher::new();
             one.spec.target.hash(&mut hasher);
+            one.member.standing.viewer().role.hash(&mut hasher);
             let lane = hasher.finish() as usize % aside.len();
             by_lane.entry(lane).or_default().push(one);
         }

@@ -92,6 +92,12 @@ async fn a_snapshot_and_what_it_does_not_see_make_the_table() -> Result<()> {
         writer??;
     }
     let taken: Vec<_> = taken?.into_iter().flatten().collect();
+    // A commit that waits for the disk brings those to it that did not.
+    let client = desk.rig.postgres.connect("postgres", &desk.rig.database);
+    client
+        .await?
+        .batch_execute("CREATE TABLE flushed ()")
+        .await?;
     let changes: Vec<Step> = desk.rig.changes().await?.iter().map(step).collect();
     let start = State::from([(-1, 0)]);
     let whole = replay(start.clone(), changes.iter());
