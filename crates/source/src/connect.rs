@@ -72,7 +72,7 @@ impl Memory {
         if lived >= HEALTHY {
             self.backoff = Backoff::default();
         } else {
-            self.pause = Some(self.backoff.next(backoff::random()));
+            self.pause = Some(pause(&error, &mut self.backoff));
         }
         // "undefined object" may be other things too; the server's language is unknown, the name isn't
         self.publication_too_young |= matches!(
