@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use walcast_log::{Identity, Log, LogConfig, LogError, Opened};
+use walcast_log::{Identity, Log, LogConfig, LogError, NewEpoch, Opened};
 use walcast_source::{ServerIdentity, connect_sql};
 
 use crate::serve::ServeError;
@@ -70,6 +70,7 @@ pub(crate) async fn open(
 fn report(opened: &Opened) {
     match opened.new_epoch {
         None => info!(epoch = %opened.epoch, "going on with the log"),
+        Some(NewEpoch::Fresh) => info!(epoch = %opened.epoch, "a log of changes begins"),
         Some(reason) => {
             warn!(epoch = %opened.epoch, ?reason, "a new log begins: clients can't go on from cursors of before");
         }
