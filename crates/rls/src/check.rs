@@ -455,6 +455,13 @@ impl PostgresCheck {
         for share in join_all(shares).await {
             judged.push(share.ok_or_else(|| refused.lock().take().unwrap_or(Again::Disconnected))?);
         }
+        // What raised may have met a table that was altered after its rules were confirmed.
+        let raised =
+            |failure: &Failure| matches!(failure, Failure::Sql(_)) && !failure.leaves_open();
+        let mut failed = judged.iter().flat_map(|report| &report.failed);
+        if failed.any(|(_, failure)| raised(failure)) {
+            self.confirm_now(&confirm, &HashSet::new()).await?;
+        }
         counts.enter(&self.counters);
         let tiers = self.enter(judged, &mut answers);
         let (visible, hidden) = spread(&followers, &mut answers);
