@@ -1,7 +1,7 @@
 //! How fast a prepared backlog is drained, beside `pg_recvlogical`, and how long a commit takes to
 //! arrive. Needs PostgreSQL's server and client programs:
 //!
-//!     cargo run --release -p walcast-source --example drain [rows] [buffer_events]
+//!     cargo run --release -p walcast-source --example drain [rows] [ahead_bytes]
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const ROUNDS: usize = 3;
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let rows: i64 = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
-    let buffer: usize = arguments.next().map_or(Ok(1024), |text| text.parse())?;
+    let buffer: usize = arguments.next().map_or(Ok(4 << 20), |text| text.parse())?;
     tokio::spawn(measure(rows, buffer)).await?
 }
 
@@ -120,7 +120,7 @@ async fn drain(
     buffer: usize,
 ) -> Result<f64> {
     let mut config = config(postgres, database, slot)?;
-    config.buffer_events_max = buffer;
+    config.ahead_bytes_max = buffer;
     let start = Instant::now();
     let mut source = Source::open(config, CancellationToken::new()).await?;
     let (mut seen, mut done) = (0, Lsn::ZERO);

@@ -27,10 +27,10 @@ pub struct SourceConfig {
     /// A larger message ends the stream with an error that needs an operator. Bounds what one
     /// change may take; default 64 MiB.
     pub message_bytes_max: usize,
-    /// Messages read ahead of the pipeline. They hold at most this times `message_bytes_max`; with
-    /// rows of a kilobyte it is about a megabyte. Beyond it the socket is left unread and Postgres
-    /// waits.
-    pub buffer_events_max: usize,
+    /// What may be read ahead of the pipeline, in bytes of memory; default 4 MiB. A message over
+    /// this is read alone. Beyond it the socket is left unread and Postgres waits. On the way from
+    /// the socket another seven messages at most are held, each up to `message_bytes_max`.
+    pub ahead_bytes_max: usize,
     /// For each of: TCP and TLS and login; the start of the stream.
     pub connect_timeout: Duration,
     /// A connection on which nothing came for so long is given up. Postgres is told to ask for a
@@ -68,7 +68,7 @@ impl SourceConfig {
             resume_server: None,
             lost_slot: LostSlot::default(),
             message_bytes_max: 64 * 1024 * 1024,
-            buffer_events_max: 1024,
+            ahead_bytes_max: 4 * 1024 * 1024,
             connect_timeout: Duration::from_secs(10),
             silence_max: Duration::from_secs(20),
             check_interval: Duration::from_secs(5),

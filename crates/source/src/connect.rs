@@ -16,7 +16,7 @@ use crate::database::{Database, Target};
 use crate::gap::{self, Found, Known};
 use crate::preflight::{Facts, slot_lost};
 use crate::slot::{self, Reader, Slot};
-use crate::stream::Stream;
+use crate::stream::{Opening, Stream};
 use crate::{
     Gap, GapReason, LostSlot, Progress, Retry, ServerIdentity, SourceConfig, SourceError,
     StreamState,
@@ -234,8 +234,8 @@ impl Attempt<'_> {
         }
         let ready = self.prepare_slot(&sql, &facts).await?;
         let (start, reason) = self.place(&facts, &ready);
-        let (mut stream, identity) =
-            Stream::open(&self.target, config, config.slot.name(), start).await?;
+        let (mut opening, identity) =
+            Opening::login(&self.target, config, config.slot.name(), start).await?;
         if identity.system != facts.system {
             return Err(SourceError::Protocol(
                 "two servers answer at this address".into(),
@@ -245,16 +245,15 @@ impl Attempt<'_> {
         if facts.encoding == "SQL_ASCII" {
             // Nobody knows what its bytes mean: asked for UTF-8, Postgres would end the stream at
             // the first row that is not, again and again. Let them come as they are.
-            stream.query("SET client_encoding = 'SQL_ASCII'").await?;
+            opening.query("SET client_encoding = 'SQL_ASCII'").await?;
         }
-        let backend = own_backend(&mut stream).await?;
+        let backend = own_backend(&mut opening).await?;
         let mut resumes_at = start;
         if let Ready::Missing(_) = ready {
-            resumes_at = self.create_slot(&mut stream, &sql, backend.pid).await?;
+            resumes_at = self.create_slot(&mut opening, &sql, backend.pid).await?;
         }
-        self.start(&mut stream, &sql).await?;
         Ok(Session {
-            stream,
+            stream: self.start(opening, &sql).await?,
             identity,
             publication_oid: facts
                 .publication
@@ -371,7 +370,7 @@ impl Attempt<'_> {
     /// open; meanwhile says which.
     async fn create_slot(
         &self,
-        stream: &mut Stream,
+        opening: &mut Opening,
         sql: &Client,
         pid: i32,
     ) -> Result<Lsn, SourceError> {
@@ -387,7 +386,7 @@ impl Attempt<'_> {
             kind.name()
         );
         let created = {
-            let mut creating = std::pin::pin!(stream.query(&command));
+            let mut creating = std::pin::pin!(opening.query(&command));
             tokio::select! {
                 rows = &mut creating => rows,
                 never = self.watch_creation(sql, pid) => match never {},
@@ -439,8 +438,8 @@ impl Attempt<'_> {
         }
     }
 
-    async fn start(&self, stream: &mut Stream, sql: &Client) -> Result<(), SourceError> {
-        match stream.start(self.shared.config.connect_timeout).await {
+    async fn start(&self, opening: Opening, sql: &Client) -> Result<Stream, SourceError> {
+        match opening.start(self.shared.config.connect_timeout).await {
             Err(error) if error.code() == Some("55006") => {
                 let slot = Slot::read(sql, self.shared.config.slot.name()).await?;
                 let reader = slot.and_then(|slot| slot.reader).unwrap_or_default();
@@ -451,8 +450,8 @@ impl Attempt<'_> {
     }
 }
 
-async fn own_backend(stream: &mut Stream) -> Result<Backend, SourceError> {
-    let rows = stream
+async fn own_backend(opening: &mut Opening) -> Result<Backend, SourceError> {
+    let rows = opening
         .query(
             "SELECT pid, backend_start::text FROM pg_catalog.pg_stat_activity
               WHERE pid = pg_catalog.pg_backend_pid()",

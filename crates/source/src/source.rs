@@ -121,7 +121,11 @@ impl Source {
                 continue;
             };
             match up.receive(&self.shared).await {
-                Ok(received) => return Ok(self.deliver(received)),
+                Ok(received) => {
+                    if let Some(event) = self.deliver(received) {
+                        return Ok(event);
+                    }
+                }
                 Err(SourceError::Stopped) => return Err(SourceError::Stopped),
                 Err(error) => self.disconnect(error),
             }
@@ -134,17 +138,18 @@ impl Source {
         if let Some(event) = self.waiting.pop_front() {
             return Some(event);
         }
-        let Link::Up(up) = &mut self.link else {
-            return None;
-        };
-        match up.stream.try_recv()? {
-            Ok(received) => {
-                up.heard = true;
-                Some(self.deliver(received))
-            }
-            Err(error) => {
-                self.disconnect(error);
-                None
+        loop {
+            let Link::Up(up) = &mut self.link else {
+                return None;
+            };
+            match up.stream.try_recv()? {
+                Ok(received) => {
+                    up.heard = true;
+                    if let Some(event) = self.deliver(received) {
+                        return Some(event);
+                    }
+                }
+                Err(error) => self.disconnect(error),
             }
         }
     }
@@ -278,7 +283,7 @@ impl Source {
         });
     }
 
-    fn deliver(&mut self, received: Received) -> Event {
+    fn deliver(&mut self, received: Received) -> Option<Event> {
         match received {
             Received::Message(message) => {
                 match &message {
@@ -288,12 +293,13 @@ impl Source {
                     }
                     _ => {}
                 }
-                Event::Message(message)
+                Some(Event::Message(message))
             }
             Received::Idle(lsn) => {
                 self.reached(lsn);
-                Event::Idle(lsn)
+                Some(Event::Idle(lsn))
             }
+            Received::Alive => None,
         }
     }
 

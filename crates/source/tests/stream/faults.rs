@@ -34,7 +34,7 @@ async fn a_terminated_backend() -> Result<()> {
 async fn half_a_transaction_is_sent_again_whole() -> Result<()> {
     let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
-    config.buffer_events_max = 16;
+    config.ahead_bytes_max = 16 * 1024;
     let mut reader = Reader::open(config).await?;
     fixture
         .run("INSERT INTO item SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n")
@@ -243,7 +243,7 @@ async fn a_lost_slot() -> Result<()> {
 
     // and once more while it runs: the server ends the walsender of a consumer that is stuck
     let mut config = fixture.config();
-    config.buffer_events_max = 4;
+    config.ahead_bytes_max = 4096;
     drop(reader);
     let mut reader = Reader::open(config).await?;
     lose_the_slot(&fixture).await?;

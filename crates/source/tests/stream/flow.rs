@@ -337,7 +337,7 @@ async fn a_blocked_consumer_keeps_its_connection() -> Result<()> {
     let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
     config.silence_max = Duration::from_secs(3); // is also the session's wal_sender_timeout
-    config.buffer_events_max = 4;
+    config.ahead_bytes_max = 4096;
     let mut reader = Reader::open(config).await?;
     let pid = fixture.reader_pid().await?;
     // more than the buffers of both sides hold
