@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::time::sleep;
 use tokio_postgres::Error;
 use tracing::{info, warn};
 
@@ -38,6 +39,12 @@ struct Entry {
 }
 
 const RULES_MAX: usize = 10_000;
+/// Between two readings while the table is being altered.
+const SETTLING: [Duration; 3] = [
+    Duration::from_millis(2),
+    Duration::from_millis(15),
+    Duration::from_millis(40),
+];
 /// Pairs asked about in one statement.
 const PAIRS_MAX: usize = 500;
 
@@ -104,7 +111,8 @@ impl Cache {
             .collect()
     }
 
-    /// Reads what the catalogue says of a table and a role.
+    /// Reads what the catalogue says of a table and a role; again, for a moment, while the table is
+    /// being altered. If it still is then, the rules are for now only.
     pub(crate) async fn load(
         &self,
         lane: &Lane,
@@ -112,7 +120,32 @@ impl Cache {
         relation: u32,
         role: &Arc<str>,
     ) -> Result<Arc<Rules>, Error> {
-        let read_at = Instant::now();
+        let mut pauses = SETTLING.into_iter();
+        loop {
+            let read_at = Instant::now();
+            let mut rules = self.read(lane, config, relation, role).await?;
+            rules.settled = catalogue::is_settled(&lane.client, relation).await?;
+            let pause = pauses.next().filter(|_| !rules.settled);
+            if let Some(pause) = pause {
+                sleep(pause).await;
+                continue;
+            }
+            log(&rules);
+            let rules = Arc::new(rules);
+            if rules.settled {
+                self.insert(rules.clone(), read_at);
+            }
+            return Ok(rules);
+        }
+    }
+
+    async fn read(
+        &self,
+        lane: &Lane,
+        config: &CheckConfig,
+        relation: u32,
+        role: &Arc<str>,
+    ) -> Result<Rules, Error> {
         let facts = match role::check_name(role, config) {
             Ok(()) => catalogue::read(&lane.client, relation, role).await?,
             Err(_) => None,
@@ -140,10 +173,7 @@ impl Cache {
             }
             _ => Study::default(),
         };
-        let rules = Arc::new(Rules::new(relation, role, facts, shadowed, study, config));
-        log(&rules);
-        self.insert(rules.clone(), read_at);
-        Ok(rules)
+        Ok(Rules::new(relation, role, facts, shadowed, study, config))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What Postgres's catalogue says of a table and a role, read with an empty `search_path`.
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::names::Names;
@@ -190,6 +191,18 @@ pub(crate) async fn read(
 ) -> Result<Option<Facts>, Error> {
     let row = client.query_opt(&facts_sql(), &[&relation, &role]).await?;
     row.as_ref().map(facts).transpose()
+}
+
+/// Whether nobody is altering the table. A commit can be seen in the catalogue a moment before other
+/// sessions are told to forget their copies of it, and until then they may parse a policy, or a row,
+/// by the table as it was. The lock is given back after they have been told.
+pub(crate) async fn is_settled(client: &Client, relation: u32) -> Result<bool, Error> {
+    let sql = "SELECT NOT EXISTS (
+         SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
+          WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'relation' AND l.relation = $1
+            AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid())";
+    let row = client.query_typed(sql, &[(&relation, Type::OID)]).await?;
+    row.first().map_or(Ok(false), |row| row.try_get(0))
 }
 
 fn facts(row: &Row) -> Result<Facts, Error> {

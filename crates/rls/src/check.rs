@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
 use tracing::warn;
 use walcast_change::Shape;
 use walcast_pgoutput::Xid;
@@ -359,9 +360,12 @@ impl PostgresCheck {
             .open(&self.config)
             .await
             .map_err(|_| Again::Disconnected)?;
-        let patience = self.config.statement_timeout * 40 + SILENCE;
-        match timeout(patience, projection::complete(lane, projection, &unknown)).await {
-            Ok(Ok(computed)) => {
+        let beat = lane.beat.clone();
+        // One transaction is of many viewers.
+        let limit = self.config.statement_timeout * 4 + SILENCE;
+        let computed = projection::complete(lane, projection, &unknown);
+        match beat.watch(limit, computed).await {
+            Some(Ok(computed)) => {
                 self.counters.projected(computed);
                 Ok(())
             }
@@ -386,10 +390,16 @@ impl PostgresCheck {
             .open(&self.config)
             .await
             .map_err(|_| Again::Disconnected)?;
-        match self.cache.load(lane, &self.config, relation, role).await {
-            Ok(rules) => Ok((rules, read_at)),
-            Err(error) => {
+        let patience = self.config.statement_timeout * 2 + SILENCE;
+        let loaded = self.cache.load(lane, &self.config, relation, role);
+        match timeout(patience, loaded).await {
+            Ok(Ok(rules)) => Ok((rules, read_at)),
+            Ok(Err(error)) => {
                 self.reporter.catalogue(&error);
+                Err(Again::Disconnected)
+            }
+            Err(_) => {
+                slot.give_up();
                 Err(Again::Disconnected)
             }
         }
@@ -492,7 +502,7 @@ impl PostgresCheck {
             }
             for (unit, failure) in &report.failed {
                 self.reporter.failed(unit, failure);
-                if failure.leaves_open() {
+                if failure.leaves_open() || !unit.rules.settled {
                     self.leave_open(unit, answers);
                 }
             }
@@ -513,11 +523,17 @@ impl PostgresCheck {
 
     /// The table of this name, if it is there.
     async fn relation(&mut self, schema: &str, table: &str) -> Option<u32> {
-        let lane = self.slots.first_mut()?.open(&self.config).await.ok()?;
+        let slot = self.slots.first_mut()?;
+        let lane = slot.open(&self.config).await.ok()?;
         let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname = $1 AND c.relname = $2";
-        let row = lane.client.query_opt(sql, &[&schema, &table]).await.ok()?;
-        row?.try_get(0).ok()
+        let parameters: [&(dyn ToSql + Sync); 2] = [&schema, &table];
+        let patience = self.config.statement_timeout + SILENCE;
+        let Ok(row) = timeout(patience, lane.client.query_opt(sql, &parameters)).await else {
+            slot.give_up();
+            return None;
+        };
+        row.ok()??.try_get(0).ok()
     }
 }
 

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::future::{MaybeDone, join5, maybe_done};
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement};
 
+use crate::beat::Beat;
 use crate::catalogue;
-use crate::connector::ConnectError;
+use crate::connector::{CONNECT_TIMEOUT, ConnectError};
 use crate::rules::{Rules, Standing};
 use crate::run::is_of_the_moment;
 use crate::search_path;
@@ -23,6 +25,7 @@ use crate::{CheckConfig, Viewer};
 pub(crate) struct Lane {
     pub(crate) client: Client,
     pub(crate) pid: i32,
+    pub(crate) beat: Beat,
     /// What functions of policies are to find.
     pub(crate) search_path: String,
     settings: Statement,
@@ -98,8 +101,9 @@ impl Lane {
         replacing: Option<i32>,
     ) -> Result<Lane, ConnectError> {
         let client = config.connector.connect().await?;
-        Lane::set_up(client, config, replacing)
-            .await
+        let set_up = timeout(CONNECT_TIMEOUT, Lane::set_up(client, config, replacing)).await;
+        set_up
+            .map_err(|_| ConnectError::Timeout)?
             .map_err(not_set_up)
     }
 
@@ -138,6 +142,7 @@ impl Lane {
         }
         Ok(Lane {
             pid: row.try_get(1)?,
+            beat: Beat::default(),
             search_path: config.search_path.clone().unwrap_or(own_path),
             settings: client.prepare(SETTINGS).await?,
             assertion: client.prepare(ASSERTION).await?,

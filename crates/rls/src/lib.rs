@@ -26,6 +26,7 @@
 //! [`ChannelAccess`] asks the policies on `realtime.messages` who may read and write a channel.
 
 mod access;
+mod beat;
 mod breaker;
 mod cache;
 mod catalogue;

@@ -190,7 +190,9 @@ pub(crate) async fn complete(
         return Ok(0);
     };
     for chunk in wanted.chunks(CHUNK) {
-        let found = match transaction(lane, &statement, chunk).await {
+        let found = transaction(lane, &statement, chunk).await;
+        lane.beat.touch();
+        let found = match found {
             Ok(found) => found,
             Err(Failure::Disconnected) => return Err(Failure::Disconnected),
             Err(_) => {
@@ -214,7 +216,9 @@ async fn one_by_one(
     viewers: &[&Viewer],
 ) -> Result<(), Failure> {
     for viewer in viewers {
-        match transaction(lane, statement, &[*viewer]).await {
+        let found = transaction(lane, statement, &[*viewer]).await;
+        lane.beat.touch();
+        match found {
             Ok(found) => {
                 for texts in found {
                     let values = values(texts, &prepared.types);

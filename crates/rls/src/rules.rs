@@ -20,6 +20,8 @@ pub(crate) struct Rules {
     pub(crate) id: u64,
     pub(crate) relation: u32,
     pub(crate) role: Arc<str>,
+    /// Nobody was altering the table when they were read.
+    pub(crate) settled: bool,
     /// Empty for a table or role that does not exist.
     pub(crate) digest: String,
     pub(crate) standing: Standing,
@@ -122,6 +124,7 @@ impl Rules {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             relation,
             role: role.clone(),
+            settled: true,
             digest,
             table,
             standing: standing(role, facts, shadowed, config),

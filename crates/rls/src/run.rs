@@ -92,7 +92,9 @@ async fn exchange(
         started.push(Started::new(lane.transaction(unit)).await);
     }
     if let Some((front, asked)) = current {
-        match asked.finish().await? {
+        let current = asked.finish().await?;
+        lane.beat.touch();
+        match current {
             Ok(current) if (front.holds)(&current) => {}
             Err(error) if failure(&error) == Failure::Disconnected && !window.is_empty() => {
                 return Some(vec![Outcome::Failed(Failure::Disconnected)]);
@@ -103,6 +105,7 @@ async fn exchange(
     let mut outcomes = Vec::with_capacity(window.len());
     for (at, transaction) in started.into_iter().enumerate() {
         let outcome = transaction.finish().await?;
+        lane.beat.touch();
         let end = ends_session(&outcome, window, at);
         outcomes.push(outcome);
         if end {
@@ -166,7 +169,9 @@ impl<'a> Share<'a> {
         while window.len() < WINDOW
             && let Some(unit) = self.queue.pop_front()
         {
-            match lane.prepare(&unit).await {
+            let prepared = lane.prepare(&unit).await;
+            lane.beat.touch();
+            match prepared {
                 Ok(()) => window.push(unit),
                 // A system column: only the table has it.
                 Err(Failure::Sql(code))

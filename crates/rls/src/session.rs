@@ -55,7 +55,7 @@ pub(crate) struct Share<'s> {
 }
 
 /// The time for one exchange beyond what the server's own timeouts allow: the network is gone.
-pub(crate) const SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 /// Sessions that one viewer's policies on one table may end in a batch.
 const SUSPICIONS_MAX: u32 = 2;
 
@@ -102,12 +102,16 @@ impl Share<'_> {
     async fn once<'a>(&self, slot: &mut Slot, units: Vec<Unit<'a>>) -> Option<Report<'a>> {
         let timeout = self.config.statement_timeout;
         let lane = slot.open(self.config).await.ok()?;
-        let limit = timeout * 40 + SILENCE;
-        let report = tokio::time::timeout(limit, run::run(lane, self.front, units, timeout)).await;
-        if report.is_err() {
+        let beat = lane.beat.clone();
+        // One transaction: our own statements and the policies'.
+        let limit = timeout * 2 + SILENCE;
+        let report = beat
+            .watch(limit, run::run(lane, self.front, units, timeout))
+            .await;
+        if report.is_none() {
             slot.give_up();
         }
-        report.ok()
+        report
     }
 
     fn enter_timeouts(&self, report: &Report<'_>) {
