@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -200,7 +201,7 @@ impl Writer {
             }
             let outcome = match known {
                 Some(outcome) => outcome,
-                None => self.ask(attempt.xid).await?,
+                None => self.ask(&attempt).await?,
             };
             if outcome == Outcome::RolledBack {
                 self.undo(&attempt.entries);
@@ -383,24 +384,52 @@ impl Writer {
         }
     }
 
-    /// What became of a transaction whose COMMIT was not answered. A connection that is still being
-    /// ended may make Postgres answer "in progress" for a moment.
-    async fn ask(&self, xid: Option<u64>) -> Result<Outcome> {
-        let xid = xid.context("a COMMIT follows a number")?.to_string();
+    /// What became of a transaction whose COMMIT was not answered. Its number does not tell: after a
+    /// crash Postgres gives the number of one that left no trace to another. Its rows do, which
+    /// nobody else writes. A connection that is still being ended may yet commit; that is waited for.
+    async fn ask(&self, attempt: &Attempt) -> Result<Outcome> {
+        let xid = attempt
+            .xid
+            .context("a COMMIT follows a number")?
+            .to_string();
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let client = connect(&self.url).await?;
-            let ask = "select pg_xact_status($1::text::xid8)";
-            let answer = client.query_one(ask, &[&xid]).await.ok();
-            let status = answer.and_then(|row| row.get::<_, Option<String>>(0));
-            match status.as_deref() {
-                Some("committed") => return Ok(Outcome::Committed),
-                Some("aborted") => return Ok(Outcome::RolledBack),
-                _ => sleep(PAUSE).await,
+            match is_committed(&client, &xid, attempt.trace()).await {
+                Ok(Some(true)) => return Ok(Outcome::Committed),
+                Ok(Some(false)) => return Ok(Outcome::RolledBack),
+                Ok(None) | Err(_) => sleep(PAUSE).await,
             }
         }
         anyhow::bail!("the outcome of transaction {xid} is not to be had")
     }
+}
+
+/// `None`: it is still at work. `trace` is a row, and its version if the transaction was committed;
+/// without one there is only the number to go by.
+async fn is_committed(
+    client: &Client,
+    xid: &str,
+    trace: Option<(i64, Option<i64>)>,
+) -> Result<Option<bool>> {
+    let ask = "select pg_xact_status($1::text::xid8)";
+    let answer = client.query_one(ask, &[&xid]).await;
+    let status = match answer {
+        Ok(row) => row.get::<_, Option<String>>(0),
+        // "in the future": it left no trace, and nobody has the number yet.
+        Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if status.as_deref() == Some("in progress") {
+        return Ok(None);
+    }
+    let Some((id, version)) = trace else {
+        return Ok(Some(status.as_deref() == Some("committed")));
+    };
+    let read = "select version from ledger where id = $1";
+    let there = client.query_opt(read, &[&id]).await?;
+    let there = there.map(|row| row.get::<_, i64>(0));
+    Ok(Some(there == version))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -421,6 +450,19 @@ struct Attempt {
     entries: Vec<Entry>,
     /// COMMIT was sent.
     ending: bool,
+}
+
+impl Attempt {
+    /// A row that looks otherwise once this is committed, and the version that it then has.
+    fn trace(&self) -> Option<(i64, Option<i64>)> {
+        let mut rows: HashMap<i64, (Option<Face>, Option<Face>)> = HashMap::new();
+        for Entry { id, old, new } in &self.entries {
+            rows.entry(*id).or_insert((*old, *new)).1 = *new;
+        }
+        let mut rows = rows.into_iter();
+        let (id, (_, new)) = rows.find(|(_, (old, new))| old != new)?;
+        Some((id, new.map(|face| face.version)))
+    }
 }
 
 const INSERT: &str = "

@@ -35,7 +35,7 @@ pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
     pub(crate) desk: Arc<Desk>,
     pub(crate) witness: Witness,
-    marker: Writer,
+    pub(crate) marker: Writer,
     pub(crate) recorders: Vec<Recorder>,
     pub(crate) figures: Figures,
     pub(crate) gaps_allowed: bool,
@@ -81,12 +81,21 @@ impl Stage {
         settings: &[(&str, &str)],
         extra: &[(&str, &str)],
     ) -> Result<Stage> {
+        let postgres = Postgres::start_with(settings).await?;
+        Stage::on(scenario, postgres, extra).await
+    }
+
+    /// The same on a Postgres that runs already.
+    pub(crate) async fn on(
+        scenario: &'static str,
+        postgres: Postgres,
+        extra: &[(&str, &str)],
+    ) -> Result<Stage> {
         let seed = std::env::var("WALCAST_FAULTS_SEED").ok();
         let seed = seed
             .and_then(|seed| seed.parse().ok())
             .unwrap_or_else(Dice::seed);
         eprintln!("{scenario}: seed {seed}");
-        let postgres = Postgres::start_with(settings).await?;
         let database = postgres.create_database().await?;
         let url = postgres.url("postgres", &database);
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
@@ -259,10 +268,15 @@ impl Stage {
 
     /// Everybody has everything so far: a mark is written, and waited for.
     pub(crate) async fn quiet(&mut self) -> Result<()> {
+        self.quiet_within(DEADLINE).await
+    }
+
+    /// The same, with a deadline of its own.
+    pub(crate) async fn quiet_within(&mut self, deadline: Duration) -> Result<()> {
         let mark = self.mark().await?;
         for recorder in &self.recorders {
             recorder
-                .heeds(|heed| heed.marks.contains(&mark), DEADLINE)
+                .heeds(|heed| heed.marks.contains(&mark), deadline)
                 .await?;
         }
         Ok(())
