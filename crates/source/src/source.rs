@@ -142,7 +142,11 @@ impl Source {
             let Link::Up(up) = &mut self.link else {
                 return None;
             };
-            match up.stream.try_recv()? {
+            let Some(received) = up.stream.try_recv() else {
+                up.note_heard();
+                return None;
+            };
+            match received {
                 Ok(received) => {
                     up.heard = true;
                     if let Some(event) = self.deliver(received) {
@@ -330,10 +334,15 @@ impl Source {
 }
 
 impl Up {
-    async fn receive(&mut self, shared: &Shared) -> Result<Received, SourceError> {
+    /// Before the consumer turns to something that may take long, and after it.
+    fn note_heard(&mut self) {
         if std::mem::take(&mut self.heard) {
             self.last_heard = Instant::now();
         }
+    }
+
+    async fn receive(&mut self, shared: &Shared) -> Result<Received, SourceError> {
+        self.note_heard();
         let silence = shared.config.silence_max;
         let received = tokio::select! {
             biased;
