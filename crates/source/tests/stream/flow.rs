@@ -1,6 +1,6 @@
 //! What is delivered, and what is acknowledged.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
@@ -10,6 +10,7 @@ use walcast_pgoutput::{Lsn, Message, OldRow, Value};
 use walcast_source::{Event, SlotKind, SlotName, Source, SourceError};
 
 use crate::fixture::{DEADLINE, Fixture, Reader, shared};
+use crate::proxy::Proxy;
 
 #[tokio::test]
 async fn rows_arrive_in_commit_order() -> Result<()> {
@@ -358,5 +359,46 @@ async fn a_blocked_consumer_keeps_its_connection() -> Result<()> {
     );
     let ids = reader.transaction().await?;
     ensure!(ids.len() == 40000 && reader.restarts == 0);
+    Ok(())
+}
+
+/// Rows of 8 MB: what is read ahead of a consumer that stands still is bounded in bytes.
+#[tokio::test]
+async fn a_blocked_consumer_holds_few_large_rows() -> Result<()> {
+    const ROW: u64 = 8_000_000;
+    const ROWS: i64 = 100;
+    /// The bound itself, seven messages on the way, and what both sockets take.
+    const HELD_MAX: u64 = (4 << 20) + 7 * ROW + (16 << 20);
+    let fixture = Fixture::new(shared().await).await?;
+    let proxy = Proxy::to(fixture.postgres.port()).await?;
+    let mut config = fixture.config();
+    config.silence_max = Duration::from_secs(3);
+    config.database_url = format!(
+        "postgres://postgres@127.0.0.1:{}/{}",
+        proxy.port, fixture.database
+    );
+    let mut reader = Reader::open(config).await?;
+    let pid = fixture.reader_pid().await?;
+    fixture
+        .run(&format!(
+            "INSERT INTO item SELECT n, repeat('x', {ROW}) FROM generate_series(1, {ROWS}) n"
+        ))
+        .await?;
+    // until nothing more has come for longer than Postgres waits for a sign of life
+    let mut held = (proxy.bytes_to_us(), Instant::now());
+    eventually(DEADLINE, async || {
+        let now = proxy.bytes_to_us();
+        if now > held.0 + ROW / 8 {
+            held = (now, Instant::now());
+        }
+        (now > ROW && held.1.elapsed() > Duration::from_secs(4)).then_some(())
+    })
+    .await?;
+    let held = proxy.bytes_to_us();
+    ensure!(held < HELD_MAX, "{held} bytes were read");
+    ensure!(fixture.reader_pid().await? == pid, "the connection was cut");
+    let ids = reader.transaction().await?;
+    ensure!(ids == (1..=ROWS).collect::<Vec<i64>>() && reader.restarts == 0);
+    eprintln!("{held} bytes read ahead of a consumer that stands still");
     Ok(())
 }

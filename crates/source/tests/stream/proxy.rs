@@ -1,5 +1,8 @@
 //! A TCP link to Postgres that can go silent without closing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -9,6 +12,7 @@ use tokio::sync::watch;
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     forwards: watch::Sender<bool>,
+    to_us: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -18,8 +22,10 @@ impl Proxy {
         let proxy = Proxy {
             port: listener.local_addr()?.port(),
             forwards,
+            to_us: Arc::default(),
         };
-        tokio::spawn(accept(listener, port, forwarding));
+        let to_us = proxy.to_us.clone();
+        tokio::spawn(accept(listener, port, forwarding, to_us));
         Ok(proxy)
     }
 
@@ -28,21 +34,33 @@ impl Proxy {
         self.forwards.send_replace(false);
     }
 
+    /// Bytes from Postgres that the other side has taken, or its socket.
+    pub(crate) fn bytes_to_us(&self) -> u64 {
+        self.to_us.load(Ordering::Relaxed)
+    }
+
     /// What was stuck goes on, and new connections pass.
     pub(crate) fn heal(&self) {
         self.forwards.send_replace(true);
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, forwarding: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    port: u16,
+    forwarding: watch::Receiver<bool>,
+    to_us: Arc<AtomicU64>,
+) {
     while let Ok((near, _)) = listener.accept().await {
         let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
             continue;
         };
         let (near_read, near_write) = near.into_split();
         let (far_read, far_write) = far.into_split();
-        tokio::spawn(copy(near_read, far_write, forwarding.clone()));
-        tokio::spawn(copy(far_read, near_write, forwarding.clone()));
+        let from_us = Arc::default(); // counted in vain
+        tokio::spawn(copy(near_read, far_write, forwarding.clone(), from_us));
+        let to_us = to_us.clone();
+        tokio::spawn(copy(far_read, near_write, forwarding.clone(), to_us));
     }
 }
 
@@ -50,6 +68,7 @@ async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut forwarding: watch::Receiver<bool>,
+    count: Arc<AtomicU64>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -60,7 +79,9 @@ async fn copy(
         match buffer.get(..read) {
             None | Some([]) => return,
             Some(bytes) if to.write_all(bytes).await.is_err() => return,
-            Some(_) => {}
+            Some(bytes) => {
+                count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
         }
     }
 }
