@@ -1,5 +1,6 @@
 //! A Postgres cluster on disk: its programs, its folder, its port; started and stopped synchronously.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -42,21 +43,45 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// `initdb`, settings, first start.
-    pub(crate) fn create(settings: &[(String, String)]) -> Result<Cluster> {
-        let programs = find_programs()?;
+    pub(crate) fn create(programs: PathBuf, settings: &[(String, String)]) -> Result<Cluster> {
+        let mut cluster = Cluster::place(programs)?;
+        cluster.initialise(settings)?;
+        cluster.start_on_free_port()?;
+        Ok(cluster)
+    }
+
+    /// A standby made of another cluster's data, started; the other one must not run, and is
+    /// followed by what `settings` say (`primary_conninfo`). It has none of the other's slots.
+    pub(crate) fn standby_of(other: &Cluster, settings: &[(String, String)]) -> Result<Cluster> {
+        let mut cluster = Cluster::place(other.programs.clone())?;
+        let mut copy = cluster.program_of_the_system("cp");
+        copy.arg("-a")
+            .arg(other.folder.join("data"))
+            .arg(cluster.folder.join("data"));
+        run(copy).context("copying the data")?;
+        let mut clear = cluster.program_of_the_system("sh");
+        clear.args([
+            "-c",
+            "rm -rf data/pg_replslot/* && touch data/standby.signal",
+        ]);
+        run(clear).context("making it a standby")?;
+        cluster.configure(settings)?;
+        cluster.start_on_free_port()?;
+        Ok(cluster)
+    }
+
+    /// A folder of its own with nothing in it yet.
+    fn place(programs: PathBuf) -> Result<Cluster> {
         let account = Account::find()?;
         let folder = make_folder(&account)?;
         let watchdog = watch(&programs, &account, &folder)?;
-        let mut cluster = Cluster {
+        Ok(Cluster {
             programs,
             account,
             folder,
             port: 0,
             watchdog,
-        };
-        cluster.initialise(settings)?;
-        cluster.start_on_free_port()?;
-        Ok(cluster)
+        })
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -100,6 +125,11 @@ impl Cluster {
         self.control(&["stop", "-w", "-t", "60", "-m", mode.name()])
     }
 
+    /// Ends the recovery of a standby; waits until it takes writes.
+    pub(crate) fn promote(&self) -> Result<()> {
+        self.control(&["promote", "-w", "-t", "60"])
+    }
+
     /// Copies the data folder aside, under a name; the server must not run.
     pub(crate) fn save(&self, name: &str) -> Result<()> {
         self.copy("data", &format!("data.{name}"))
@@ -126,15 +156,21 @@ impl Cluster {
             .args(["--locale=C", "--no-sync", "--no-instructions", "-D"])
             .arg(self.folder.join("data"));
         run(initdb).context("initdb")?;
+        let defaults = DEFAULTS
+            .iter()
+            .map(|&(name, value)| (name.into(), value.into()));
+        let all: Vec<_> = defaults.chain(settings.iter().cloned()).collect();
+        self.configure(&all)
+    }
+
+    /// Adds settings; the last one of a name wins.
+    fn configure(&self, settings: &[(String, String)]) -> Result<()> {
         let file = self.folder.join("data/postgresql.auto.conf");
         let mut text = std::fs::read_to_string(&file)?;
         let sockets = self.folder.display().to_string();
-        let fixed = [("unix_socket_directories", sockets.as_str())];
-        for (name, value) in fixed.iter().chain(DEFAULTS) {
-            text.push_str(&setting(name, value));
-        }
+        text.push_str(&setting("unix_socket_directories", &sockets));
         for (name, value) in settings {
-            text.push_str(&setting(name, value)); // the last one of a name wins
+            text.push_str(&setting(name, value));
         }
         std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
     }
@@ -221,26 +257,56 @@ fn watch(programs: &Path, account: &Account, folder: &Path) -> Result<Child> {
         .context("starting the watchdog")
 }
 
-/// The newest installation under Debian's folder, else the one on the PATH.
-fn find_programs() -> Result<PathBuf> {
+/// The folder that `WALCAST_POSTGRES` names; else the newest installation under Debian's folder, else
+/// the one on the PATH.
+pub(crate) fn find_programs() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("WALCAST_POSTGRES") {
+        let named = PathBuf::from(named);
+        anyhow::ensure!(
+            named.join("initdb").exists(),
+            "WALCAST_POSTGRES is not the folder of a PostgreSQL's programs: {}",
+            named.display()
+        );
+        return Ok(named);
+    }
+    let debian = installed().into_iter().next_back().map(|(_, bin)| bin);
+    debian.or_else(on_the_path).context(
+        "no PostgreSQL server found; install it (Debian: apt-get install postgresql), or run make test",
+    )
+}
+
+/// The installation of one major version: Debian's, or the folder that `WALCAST_POSTGRES_17` names.
+pub(crate) fn find_major(major: u32) -> Option<PathBuf> {
+    let named = std::env::var_os(format!("WALCAST_POSTGRES_{major}")).map(PathBuf::from);
+    named
+        .filter(|bin| bin.join("initdb").exists())
+        .or_else(|| installed().remove(&major))
+}
+
+/// Another program of PostgreSQL, where the server's own installation has none but the server's.
+pub(crate) fn find_client(name: &str) -> Option<PathBuf> {
+    let folders = installed().into_values().rev().chain(on_the_path());
+    let mut programs = folders.map(|bin| bin.join(name));
+    programs.find(|program| program.exists())
+}
+
+/// Debian's installations, by their major versions.
+fn installed() -> BTreeMap<u32, PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .flatten();
-    let debian = versions
-        .filter_map(|entry| {
-            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
-            Some((version, entry.path().join("bin")))
-        })
-        .filter(|(_, bin)| bin.join("initdb").exists())
-        .max_by_key(|(version, _)| *version)
-        .map(|(_, bin)| bin);
+    let bins = versions.filter_map(|entry| {
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        Some((version, entry.path().join("bin")))
+    });
+    bins.filter(|(_, bin)| bin.join("initdb").exists())
+        .collect()
+}
+
+fn on_the_path() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    debian
-        .or_else(|| std::env::split_paths(&path).find(|bin| bin.join("initdb").exists()))
-        .context(
-            "no PostgreSQL server found; install it (Debian: apt-get install postgresql), or run make test",
-        )
+    std::env::split_paths(&path).find(|bin| bin.join("initdb").exists())
 }
 
 fn make_folder(account: &Account) -> Result<PathBuf> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-use crate::cluster::{Cluster, StopMode};
+use crate::cluster::{Cluster, StopMode, find_client, find_major, find_programs};
 
 /// A private Postgres cluster. Superuser `postgres`; every connection is trusted.
 ///
@@ -28,14 +28,42 @@ impl Postgres {
 
     /// The same with settings of `postgresql.conf`, for example `[("fsync", "on")]`.
     pub async fn start_with(settings: &[(&str, &str)]) -> Result<Postgres> {
-        let settings: Vec<_> = settings
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect();
-        let cluster = tokio::task::spawn_blocking(move || Cluster::create(&settings)).await??;
+        Postgres::of(find_programs()?, settings).await
+    }
+
+    /// The same of a major version. `None`: that version is not installed (`WALCAST_POSTGRES_17` may
+    /// name the folder of its programs).
+    pub async fn start_major(major: u32, settings: &[(&str, &str)]) -> Result<Option<Postgres>> {
+        match find_major(major) {
+            Some(programs) => Ok(Some(Postgres::of(programs, settings).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn of(programs: PathBuf, settings: &[(&str, &str)]) -> Result<Postgres> {
+        let settings = owned(settings);
+        let create = move || Cluster::create(programs, &settings);
+        let cluster = tokio::task::spawn_blocking(create).await??;
         Ok(Postgres {
             cluster: Arc::new(cluster),
         })
+    }
+
+    /// A standby made of this stopped server's data, started, with settings beside this one's
+    /// (`primary_conninfo` at least). It has no replication slots.
+    pub async fn standby(&self, settings: &[(&str, &str)]) -> Result<Postgres> {
+        let (cluster, settings) = (Arc::clone(&self.cluster), owned(settings));
+        let copy = move || Cluster::standby_of(&cluster, &settings);
+        let cluster = tokio::task::spawn_blocking(copy).await??;
+        Ok(Postgres {
+            cluster: Arc::new(cluster),
+        })
+    }
+
+    /// Makes a standby the primary; waits until it takes writes.
+    pub async fn promote(&self) -> Result<()> {
+        let cluster = Arc::clone(&self.cluster);
+        tokio::task::spawn_blocking(move || cluster.promote()).await?
     }
 
     /// One cluster for the whole test process; take a database of your own with
@@ -71,9 +99,13 @@ impl Postgres {
     }
 
     /// A program of the installation that runs, for example `pg_recvlogical`: not a wrapper of the
-    /// distribution.
+    /// distribution. Another installation's where this one has the server's programs only.
     pub fn program(&self, name: &str) -> PathBuf {
-        self.cluster.programs().join(name)
+        let own = self.cluster.programs().join(name);
+        match own.exists() {
+            true => own,
+            false => find_client(name).unwrap_or(own),
+        }
     }
 
     /// A client whose connection is driven by a task of the current runtime.
@@ -131,6 +163,13 @@ impl Postgres {
     pub fn log(&self) -> String {
         self.cluster.log()
     }
+}
+
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    let settings = settings.iter();
+    settings
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
 }
 
 fn escape(text: &str) -> String {
