@@ -2,7 +2,7 @@
 # otherwise it says the command).
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove faults build lint bench
+.PHONY: help run test prove faults autobahn build lint bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ prove: ## generated policies: verdicts compared with direct SELECTs (VERDICTS=30
 
 faults: ## the fault suite in full, with a table of what was counted (FAULTS="a1 b18" SEED=1)
 	@integration/setup/faults.sh $(FAULTS)
+
+autobahn: ## the WebSocket against the Autobahn suite, groups 1 to 7 and 10 (needs Python 2.7)
+	@integration/setup/autobahn.sh
 
 build: ## the release binary, target/release/walcast
 	cargo build --release --bin walcast

@@ -1,14 +1,12 @@
 //! An echo server over blocking sockets, for the Autobahn test suite:
 //!
 //! ```text
-//! cargo run --release -p walcast-websocket --example echo -- 127.0.0.1:9001
-//! wstest -m fuzzingclient -s spec.json     # autobahntestsuite 0.8.2, on Python 2.7
+//! make autobahn                                    # groups 1 to 7 and 10
+//! integration/setup/autobahn.sh '9.*'              # limits and performance
 //! ```
 //!
-//! with `{"servers": [{"url": "ws://127.0.0.1:9001"}], "cases": ["1.*", "2.*", "3.*", "4.*", "5.*",
-//! "6.*", "7.*", "9.*", "10.*"], "exclude-cases": []}` as `spec.json`. Group 9 has messages of 16 MiB
-//! and of 65,536 parts, hence the limits. Groups 12 and 13 are about compression, which the crate
-//! doesn't offer.
+//! Group 9 has messages of 16 MiB and of 65,536 parts, hence the limits. Groups 12 and 13 are about
+//! compression, which the crate doesn't offer.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
