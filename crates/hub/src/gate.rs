@@ -9,13 +9,15 @@ use parking_lot::Mutex;
 use walcast_change::Cursor;
 use walcast_pgoutput::{Lsn, Xid};
 
-use crate::{Outbox, Pushed};
+use crate::{Outbox, Pushed, Standing};
 
 /// Between the pipeline and one subscription's outbox. Closed at first: frames wait. Whoever sends
 /// what came before (missed changes, a snapshot) opens it, once, and what waited follows in order.
 #[derive(Debug)]
 pub struct Gate {
     bytes_max: usize,
+    /// What passes has to be judged as this number stands for.
+    judged: Option<(Arc<Standing>, u64)>,
     state: Mutex<State>,
 }
 
@@ -34,7 +36,11 @@ enum State {
         bytes: usize,
         skip: Option<Skip>,
     },
-    Open(Option<Skip>),
+    Open {
+        skip: Option<Skip>,
+        /// The last that passed.
+        last: Option<Cursor>,
+    },
     /// More waited than may wait.
     Overflowed,
     /// See [`Gate::give_up`].
@@ -101,6 +107,7 @@ impl Gate {
     pub fn closed(bytes_max: usize, skip: Option<Skip>) -> Arc<Gate> {
         Arc::new(Gate {
             bytes_max,
+            judged: None,
             state: Mutex::new(State::Closed {
                 held: VecDeque::new(),
                 bytes: 0,
@@ -109,18 +116,32 @@ impl Gate {
         })
     }
 
-    /// An open gate that lets everything pass but what `skip` names.
-    pub fn open_but(skip: Skip) -> Arc<Gate> {
+    /// An open gate that lets everything pass but what `skip` names, for as long as the
+    /// subscription goes on and is judged as the one whose number `turn` is
+    /// ([`Standing::judged`]): from then on nothing.
+    pub fn open_but(skip: Skip, standing: Arc<Standing>, turn: u64) -> Arc<Gate> {
         Arc::new(Gate {
             bytes_max: 0,
-            state: Mutex::new(State::Open(Some(skip))),
+            judged: Some((standing, turn)),
+            state: Mutex::new(State::Open {
+                skip: Some(skip),
+                last: None,
+            }),
         })
     }
 
     /// What an open gate still lets nobody through for.
     pub fn skip(&self) -> Option<Skip> {
         match &*self.state.lock() {
-            State::Open(skip) => skip.clone(),
+            State::Open { skip, .. } => skip.clone(),
+            State::Closed { .. } | State::Overflowed | State::GivenUp => None,
+        }
+    }
+
+    /// The last change that has passed the open gate.
+    pub fn last(&self) -> Option<Cursor> {
+        match &*self.state.lock() {
+            State::Open { last, .. } => *last,
             State::Closed { .. } | State::Overflowed | State::GivenUp => None,
         }
     }
@@ -130,7 +151,7 @@ impl Gate {
     pub fn give_up(&self) -> bool {
         let mut state = self.state.lock();
         match &*state {
-            State::Open(_) => false,
+            State::Open { .. } => false,
             State::Closed { .. } | State::Overflowed | State::GivenUp => {
                 *state = State::GivenUp;
                 true
@@ -156,7 +177,7 @@ impl Gate {
                 held.push_back(Held { cursor, xid, frame });
                 Pushed::Queued
             }
-            State::Open(skip) => {
+            State::Open { skip, last } => {
                 if let Some(known) = skip {
                     if known.skips(cursor, xid) {
                         return Pushed::Queued;
@@ -165,7 +186,15 @@ impl Gate {
                         *skip = None;
                     }
                 }
-                outbox.push(frame)
+                let pushed = match &self.judged {
+                    None => Some(outbox.push(frame)),
+                    Some((standing, turn)) => standing.in_turn(*turn, || outbox.push(frame)),
+                };
+                let Some(pushed) = pushed else {
+                    return Pushed::Closed;
+                };
+                *last = Some(cursor);
+                pushed
             }
             State::Overflowed | State::GivenUp => Pushed::Closed,
         }
@@ -183,7 +212,7 @@ impl Gate {
         let held = match &mut *state {
             State::Closed { held, .. } => held,
             State::GivenUp => return Opened::GivenUp,
-            State::Open(_) | State::Overflowed => return Opened::Never,
+            State::Open { .. } | State::Overflowed => return Opened::Never,
         };
         let held = std::mem::take(held);
         let last = held.back().map(|held| held.cursor);
@@ -192,7 +221,7 @@ impl Gate {
                 outbox.push(frame);
             }
         }
-        *state = State::Open(skip);
+        *state = State::Open { skip, last: None };
         if let Some(frame) = mark(last) {
             outbox.push(frame);
         }
@@ -202,6 +231,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use walcast_rls::Viewer;
+
     use super::*;
     use crate::{Closing, Pending};
 
@@ -247,10 +278,32 @@ mod tests {
         );
     }
 
+    fn viewer(claims: &str) -> Viewer {
+        Viewer {
+            role: "anon".into(),
+            claims: claims.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_passes_that_was_judged_as_somebody_else() {
+        let outbox = Outbox::new(1000);
+        let standing = Arc::new(Standing::new(viewer("a")));
+        let gate = Gate::open_but(Skip::up_to(at(1, 0)), standing.clone(), 0);
+        assert_eq!(gate.last(), None);
+        gate.push(at(1, 0), Xid(1), "a".into(), &outbox);
+        gate.push(at(2, 0), Xid(1), "b".into(), &outbox);
+        standing.set_viewer(&viewer("b"));
+        let pushed = gate.push(at(3, 0), Xid(1), "c".into(), &outbox);
+        assert_eq!((pushed, gate.last()), (Pushed::Closed, Some(at(2, 0))));
+        assert_eq!(taken(&outbox).await, b"b");
+    }
+
     #[tokio::test]
     async fn an_open_gate_skips_up_to_its_cursor() {
         let outbox = Outbox::new(1000);
-        let gate = Gate::open_but(Skip::up_to(at(10, 1)));
+        let standing = Arc::new(Standing::new(viewer("a")));
+        let gate = Gate::open_but(Skip::up_to(at(10, 1)), standing, 0);
         for (lsn, ordinal, frame) in [(9, 7, "a"), (10, 1, "b"), (10, 2, "c"), (11, 0, "d")] {
             gate.push(at(lsn, ordinal), Xid(1), frame.into(), &outbox);
         }

@@ -1,304 +1,236 @@
-//! One task of the replay: takes in who is to be caught up, finds them a walk, and makes the walks
-//! in turn.
+//! Which walk somebody goes with, and when another one may be begun: so that nobody waits for
+//! somebody else's trouble, with a bound on the walks, each of which has connections to Postgres.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::warn;
-use walcast_change::{Cursor, Position};
-use walcast_hub::{Pushed, Withdrawn};
-use walcast_log::{History, ReadError};
-use walcast_protocol::Refusal;
-use walcast_rls::{CheckConfig, PostgresCheck};
+use walcast_change::Cursor;
+use walcast_hub::{ConnId, Spec};
 
-use crate::metrics::Metrics;
-use crate::order::{Attached, Orders};
-use crate::publisher::{BatchLimits, Publisher};
-use crate::replay::{ASKS_MAX, Ask, Resume, unavailable};
-use crate::walk::{Walk, Walker, dismiss, epoch_changed, too_old};
-
-/// Walks at the same time. More places to begin at wait, or join a walk that begins before them.
-const WALKS_MAX: usize = 4;
+/// Walks for clients who come back.
+const BACK_MAX: usize = 6;
+/// So many of them may be far from the end of the log; the others are for who comes back soon.
+const FAR_MAX: usize = 4;
+/// Lanes for those who are slow to judge. Two roles of a table have other policies: they should
+/// rarely share one.
+const ASIDE_LANES: u64 = 32;
+/// Lanes for those who could not be judged and are tried again.
+const TRIED_LANES: u64 = 8;
+/// Every lane may have a walk. Further ones, from other places: so many of a lane, and so many in all.
+const LANE_MAX: usize = 4;
+const SPARE_MAX: usize = 12;
 /// A walk so many bytes of WAL before a place is joined; one farther away would take long.
 const NEAR_BYTES: u64 = 16 << 20;
-/// Between two looks whether somebody may go back to the pipeline, or the checks can be asked.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Taken in before the walks go on.
-const ASKS_AT_ONCE: usize = 16_384;
 
-/// What the replay is made of.
-#[derive(Clone)]
-pub(crate) struct Replayer {
-    pub(crate) history: History,
-    pub(crate) check: CheckConfig,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) orders: Orders,
-    pub(crate) limits: BatchLimits,
+/// Who may share a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Clients who come back.
+    Back,
+    /// Those whom it takes long to judge, by table and role.
+    Aside(u64),
+    /// Those who could not be judged, by table and role: each question may take long and be in vain.
+    Tried(u64),
 }
 
-struct State {
-    made_of: Replayer,
-    walks: Vec<Walk<PostgresCheck>>,
-    /// Those that found no place yet.
-    waiting: Vec<Walker>,
-    /// Left by walks that ended.
-    idle: Vec<Publisher<PostgresCheck>>,
+/// A walk, as far as it matters to who looks for one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Track {
+    pub(crate) lane: Lane,
+    /// Up to here it has read.
+    pub(crate) reached: Cursor,
+    pub(crate) begun_for: ConnId,
 }
 
-impl Replayer {
-    /// Begins a task.
-    pub(crate) fn begin(self) -> mpsc::Sender<Ask> {
-        let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let state = State {
-            made_of: self,
-            walks: Vec::new(),
-            waiting: Vec::new(),
-            idle: Vec::new(),
-        };
-        tokio::spawn(state.run(asked));
-        asks
-    }
+/// Somebody who looks for a walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seeker {
+    pub(crate) lane: Lane,
+    pub(crate) since: Cursor,
+    pub(crate) connection: ConnId,
 }
 
-impl State {
-    async fn run(mut self, mut asked: mpsc::Receiver<Ask>) {
-        let mut written = self.made_of.history.written();
-        loop {
-            let nobody = self.walks.is_empty() && self.waiting.is_empty();
-            if nobody {
-                match asked.recv().await {
-                    Some(ask) => self.carry_out(ask),
-                    None => return,
-                }
-            }
-            for _ in 0..ASKS_AT_ONCE {
-                match asked.try_recv() {
-                    Ok(ask) => self.carry_out(ask),
-                    Err(_) => break,
-                }
-            }
-            written.borrow_and_update();
-            self.place_waiting().await;
-            if self.round().await {
-                continue;
-            }
-            // Nobody can be placed now, or all are at the end of the log, and stay away from the pipeline for a while.
-            tokio::select! {
-                ask = asked.recv() => match ask {
-                    Some(ask) => self.carry_out(ask),
-                    None => return,
-                },
-                _ = written.changed(), if !self.walks.is_empty() => {}
-                () = sleep(LOOK_AGAIN) => {}
-            }
-        }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The walk with this place among the tracks.
+    Join(usize),
+    Begin,
+    Wait,
+}
+
+impl Lane {
+    pub(crate) fn aside(spec: &Spec, role: &str) -> Lane {
+        Lane::Aside(hashed(spec, role) % ASIDE_LANES)
     }
 
-    /// One step of every walk; whether one of them has more to do.
-    async fn round(&mut self) -> bool {
-        let mut busy = false;
-        for walk in &mut self.walks {
-            busy |= walk.step(self.made_of.limits, &self.made_of.orders).await;
-        }
-        let (ended, walks) = std::mem::take(&mut self.walks)
-            .into_iter()
-            .partition(|walk: &Walk<_>| walk.is_empty());
-        self.walks = walks;
-        let ended: Vec<_> = ended;
-        self.idle.extend(ended.into_iter().map(Walk::end));
-        let walking: usize = self.walks.iter().map(Walk::len).sum();
-        self.made_of.metrics.replaying.set(walking as i64);
-        busy || self.walks.is_empty() && self.waiting.is_empty()
-    }
-
-    fn carry_out(&mut self, ask: Ask) {
-        match ask {
-            Ask::Resume(resume, done) => {
-                let now = Instant::now();
-                let _ = done.send(self.take_in(resume, now));
-            }
-            Ask::Rejoin(withdrawn, since, until) => {
-                for one in withdrawn {
-                    self.take_back(one, since, until);
-                }
-            }
-            Ask::Unsubscribe(id, done) => {
-                self.waiting.retain(|walker| walker.attached.id != id);
-                self.walks.iter_mut().for_each(|walk| walk.unsubscribe(id));
-                let _ = done.send(());
-            }
-            Ask::SetViewer(connection, viewer, done) => {
-                for walk in &mut self.walks {
-                    walk.set_viewer(connection, &viewer);
-                }
-                let _ = done.send(());
-            }
-            Ask::Disconnect(connection, done) => {
-                self.waiting
-                    .retain(|walker| walker.attached.connection != connection);
-                for walk in &mut self.walks {
-                    walk.disconnect(connection);
-                }
-                let _ = done.send(());
-            }
-        }
-    }
-
-    fn take_back(&mut self, withdrawn: Withdrawn, since: Position, until: Instant) {
-        let Withdrawn {
-            id,
-            connection,
-            spec,
-            mut member,
-        } = withdrawn;
-        let had = member.gate.take().and_then(|gate| gate.skip());
-        let attached = Attached {
-            id,
-            connection,
-            spec,
-            member,
-        };
-        let resume = Resume {
-            attached: attached.clone(),
-            since,
-            had,
-            acknowledge: None,
-            caught_up: None,
-        };
-        if let Err(refusal) = self.take_in(resume, until) {
-            dismiss(&attached, &refusal);
-        }
-    }
-
-    /// Acknowledges it if what it missed is still there.
-    fn take_in(&mut self, resume: Resume, until: Instant) -> Result<(), Refusal> {
-        let Resume {
-            attached,
-            since,
-            had,
-            acknowledge,
-            caught_up,
-        } = resume;
-        let history = &self.made_of.history;
-        history.reader_after(since).map_err(|error| match error {
-            ReadError::EpochChanged { .. } => epoch_changed(),
-            ReadError::TooOld { oldest } => Refusal {
-                oldest: Some(Position {
-                    cursor: oldest,
-                    ..since
-                }),
-                ..too_old()
-            },
-            _ => unavailable(),
-        })?;
-        if let Some(acknowledge) = acknowledge
-            && attached.member.outbox.push(acknowledge(since)) == Pushed::Closed
-        {
-            return Ok(());
-        }
-        self.waiting.push(Walker {
-            attached,
-            since,
-            had,
-            until,
-            caught_up,
-        });
-        Ok(())
-    }
-
-    /// Finds everybody a walk: one that will come by soon, or a new one.
-    async fn place_waiting(&mut self) {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        // From the oldest: a walk that begins there takes the others in.
-        waiting.sort_by_key(|walker| walker.since.cursor);
-        let mut away = false;
-        for walker in waiting {
-            if walker.attached.has_ended() {
-                continue;
-            }
-            if away {
-                self.waiting.push(walker);
-                continue;
-            }
-            match self.walk_for(walker.since).await {
-                Ok(Some(walk)) => walk.enter(walker),
-                Ok(None) => {
-                    // There was room for a walk, but no connection: trying may take long, once is enough.
-                    away = self.walks.len() < WALKS_MAX;
-                    self.waiting.push(walker);
-                }
-                Err(refusal) => dismiss(&walker.attached, &refusal),
-            }
-        }
-    }
-
-    async fn walk_for(
-        &mut self,
-        since: Position,
-    ) -> Result<Option<&mut Walk<PostgresCheck>>, Refusal> {
-        let before = self.walks.iter().enumerate();
-        let before = before.filter(|(_, walk)| walk.reached() <= since.cursor);
-        let nearest = before.max_by_key(|(_, walk)| walk.reached());
-        let nearest = nearest.map(|(at, walk)| (at, walk.reached()));
-        let is_near = |reached: Cursor| {
-            let distance = since
-                .cursor
-                .commit_lsn
-                .0
-                .saturating_sub(reached.commit_lsn.0);
-            distance <= NEAR_BYTES
-        };
-        let at = match nearest {
-            Some((at, reached)) if is_near(reached) => at,
-            _ if self.walks.len() < WALKS_MAX => {
-                let Some(walk) = self.new_walk(since).await? else {
-                    return Ok(None);
-                };
-                self.walks.push(walk);
-                self.walks.len() - 1
-            }
-            Some((at, _)) => at,
-            None => return Ok(None),
-        };
-        Ok(self.walks.get_mut(at))
-    }
-
-    /// `None`: not now.
-    async fn new_walk(&mut self, since: Position) -> Result<Option<Walk<PostgresCheck>>, Refusal> {
-        let made_of = &self.made_of;
-        let reader = made_of.history.reader_after(since);
-        let reader = reader.map_err(|error| match error {
-            ReadError::EpochChanged { .. } => epoch_changed(),
-            _ => too_old(),
-        })?;
-        let publisher = match self.idle.pop() {
-            Some(publisher) => publisher,
-            None => match connect(&self.made_of).await {
-                Some(publisher) => publisher,
-                None => return Ok(None),
-            },
-        };
-        Ok(Some(Walk::new(
-            publisher,
-            reader,
-            self.made_of.history.written(),
-        )))
+    pub(crate) fn tried(spec: &Spec, role: &str) -> Lane {
+        Lane::Tried(hashed(spec, role) % TRIED_LANES)
     }
 }
 
-/// How long a connection for the checks may take.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+fn hashed(spec: &Spec, role: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&spec.target, role).hash(&mut hasher);
+    hasher.finish()
+}
 
-async fn connect(made_of: &Replayer) -> Option<Publisher<PostgresCheck>> {
-    let connected = PostgresCheck::connect(made_of.check.clone());
-    match timeout(CONNECT_PATIENCE, connected).await {
-        Ok(Ok(check)) => Some(Publisher::new(check, made_of.metrics.clone())),
-        Ok(Err(error)) => {
-            warn!(%error, "who missed changes waits for a connection of the checks");
-            None
+/// Whether `before` lies before `place`, but not far.
+pub(crate) fn is_near(before: Cursor, place: Cursor) -> bool {
+    let distance = place.commit_lsn.0.saturating_sub(before.commit_lsn.0);
+    before <= place && distance <= NEAR_BYTES
+}
+
+/// `end`: of the log.
+pub(crate) fn choose(seeker: Seeker, tracks: &[Track], end: Cursor) -> Choice {
+    let own = tracks.iter().enumerate();
+    let own = own.filter(|(_, track)| track.lane == seeker.lane);
+    let before = own.filter(|(_, track)| track.reached <= seeker.since);
+    let nearest = before.max_by_key(|(_, track)| track.reached);
+    let recent = seeker.lane == Lane::Back && is_near_end(seeker.since, end);
+    match nearest {
+        Some((at, track)) if is_near(track.reached, seeker.since) => Choice::Join(at),
+        _ if may_begin(seeker, recent, tracks, end) => Choice::Begin,
+        // Its own will be free soon: those in the way are at the end in a moment.
+        _ if recent => Choice::Wait,
+        Some((at, _)) => Choice::Join(at),
+        None => Choice::Wait,
+    }
+}
+
+/// A place may lie ahead of what is written.
+fn is_near_end(place: Cursor, end: Cursor) -> bool {
+    place >= end || is_near(place, end)
+}
+
+fn may_begin(seeker: Seeker, recent: bool, tracks: &[Track], end: Cursor) -> bool {
+    let own = || tracks.iter().filter(|track| track.lane == seeker.lane);
+    match seeker.lane {
+        Lane::Back if own().count() >= BACK_MAX => false,
+        Lane::Back if recent => true,
+        Lane::Back => {
+            let far = || own().filter(|track| !is_near_end(track.reached, end));
+            // Who asks again and again from far back holds one of them.
+            let has_one = far().any(|track| track.begun_for == seeker.connection);
+            far().count() < FAR_MAX && !has_one
         }
-        Err(_) => None,
+        Lane::Aside(_) | Lane::Tried(_) => match own().count() {
+            0 => true,
+            count => count < LANE_MAX && spare(tracks) < SPARE_MAX,
+        },
+    }
+}
+
+/// The walks beside the first of each lane.
+fn spare(tracks: &[Track]) -> usize {
+    let aside = || tracks.iter().filter(|track| track.lane != Lane::Back);
+    let lanes: std::collections::HashSet<Lane> = aside().map(|track| track.lane).collect();
+    aside().count().saturating_sub(lanes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use walcast_pgoutput::Lsn;
+
+    use super::*;
+
+    /// Of a walk, in MiB, and for whom it was begun.
+    type Place = (u64, u64);
+
+    const MIB: u64 = 1 << 20;
+    const END: u64 = 1000;
+
+    fn at(mib: u64) -> Cursor {
+        Cursor {
+            commit_lsn: Lsn(mib * MIB),
+            ordinal: 0,
+        }
+    }
+
+    fn track(lane: Lane, mib: u64, connection: u64) -> Track {
+        Track {
+            lane,
+            reached: at(mib),
+            begun_for: ConnId(connection),
+        }
+    }
+
+    fn chosen(lane: Lane, mib: u64, connection: u64, tracks: &[Track]) -> Choice {
+        let seeker = Seeker {
+            lane,
+            since: at(mib),
+            connection: ConnId(connection),
+        };
+        choose(seeker, tracks, at(END))
+    }
+
+    fn back(places: &[Place]) -> Vec<Track> {
+        let tracks = places.iter();
+        tracks
+            .map(|(mib, connection)| track(Lane::Back, *mib, *connection))
+            .collect()
+    }
+
+    #[test]
+    fn who_comes_back_finds_a_walk() {
+        use Choice::{Begin, Join, Wait};
+        let far = [(0, 1), (100, 2), (200, 3), (300, 4)];
+        let full = [far.as_slice(), &[(995, 5), (996, 6)]].concat();
+        let cases: [(&[Place], u64, u64, Choice); 15] = [
+            (&[], 10, 9, Begin),
+            // The nearest before it, if it is near; what has gone past is of no use.
+            (&[(10, 1), (5, 2)], 12, 9, Join(0)),
+            (&[(10, 1), (5, 2)], 7, 9, Join(1)),
+            (&[(10, 1)], 27, 9, Begin),
+            (&[(10, 1)], 9, 9, Begin),
+            // Far ones share what is for far ones.
+            (&far, 150, 9, Join(1)),
+            (&far[1..], 150, 9, Begin),
+            (&[(100, 1), (101, 2), (102, 3), (103, 4)], 50, 9, Wait),
+            // A connection begins one of them.
+            (&[(100, 9)], 50, 9, Wait),
+            (&[(100, 9)], 150, 9, Join(0)),
+            (&[(990, 9)], 50, 9, Begin),
+            // Recent places are not behind far ones.
+            (&far, 990, 9, Begin),
+            (&far, END + 1, 9, Begin),
+            (&full, 990, 9, Wait),
+            (&full, 997, 9, Join(5)),
+        ];
+        for (places, mib, connection, expected) in cases {
+            let choice = chosen(Lane::Back, mib, connection, &back(places));
+            assert_eq!(choice, expected, "{places:?} {mib} {connection}");
+        }
+    }
+
+    #[test]
+    fn every_lane_has_a_walk_and_the_others_are_bounded() {
+        let mut tracks = back(&[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6)]);
+        let lanes = (0..ASIDE_LANES).map(Lane::Aside);
+        let lanes = lanes.chain((0..TRIED_LANES).map(Lane::Tried));
+        let lanes: Vec<Lane> = lanes.collect();
+        for lane in &lanes {
+            assert_eq!(chosen(*lane, 10, 1, &tracks), Choice::Begin);
+            tracks.push(track(*lane, 990, 1));
+        }
+        let mut begun = 0;
+        for lane in lanes.iter().cycle().take(200) {
+            if chosen(*lane, 10, 1, &tracks) == Choice::Begin {
+                begun += 1;
+                tracks.push(track(*lane, 990, 1));
+            }
+        }
+        assert_eq!(begun, SPARE_MAX);
+        assert_eq!(chosen(lanes[0], 10, 1, &tracks), Choice::Wait);
+        assert!(matches!(
+            chosen(lanes[0], 2000, 1, &tracks),
+            Choice::Join(_)
+        ));
+    }
+
+    #[test]
+    fn one_lane_does_not_take_all_the_spare_walks() {
+        let lane = Lane::Tried(0);
+        let tracks: Vec<Track> = (0..LANE_MAX).map(|_| track(lane, 990, 1)).collect();
+        assert_eq!(chosen(lane, 10, 1, &tracks), Choice::Wait);
+        assert_eq!(chosen(Lane::Tried(1), 10, 1, &tracks), Choice::Begin);
     }
 }

@@ -4,6 +4,7 @@
 //! from the stream to the outboxes ([`serve`] starts it, `pipeline` is it).
 //! Refuses to know: bytes of pgoutput, words of a dialect, SQL on a subscriber's behalf.
 
+mod arrival;
 mod describe;
 pub mod doctor;
 pub mod explain;
@@ -26,6 +27,7 @@ mod publisher;
 mod ready;
 mod recent;
 mod replay;
+mod replayer;
 pub mod serve;
 mod session;
 pub mod settings;
@@ -37,6 +39,7 @@ mod stream;
 pub mod token;
 mod voice;
 mod walk;
+mod walker;
 
 /// The version and, where it is known, the commit that it was built from.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,22 +1,20 @@
-//! Catches subscriptions up from the log, beside the live stream and without delaying it. A task
-//! makes all its walks in turn; sessions and the pipeline only hear of its results.
+//! The way to the replay, which catches subscriptions up from the log, beside the live stream and
+//! without delaying it. Sessions and the pipeline hand subscriptions over, and only hear of the results.
+//! That one ends, or is judged as somebody else, is said on its standing, and holds from then on,
+//! whatever a walk is busy with: nobody waits for a walk.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use walcast_change::Position;
-use walcast_hub::{ConnId, Skip, SubscriptionId, Withdrawn};
+use walcast_hub::{Skip, Withdrawn};
 use walcast_protocol::{Code, Refusal};
-use walcast_rls::Viewer;
 
-use crate::lane::Replayer;
 use crate::order::Attached;
-use crate::walk::Said;
+use crate::replayer::Replayer;
+use crate::walker::{Said, Walker, unavailable};
 
 /// A subscription that is to go on from where it was.
 pub(crate) struct Resume {
@@ -32,70 +30,69 @@ pub(crate) struct Resume {
 
 /// Questions of sessions that may wait; sessions wait beyond that.
 pub(crate) const ASKS_MAX: usize = 1024;
-/// What the tasks are asked.
-pub(crate) enum Ask {
-    Resume(Resume, oneshot::Sender<Result<(), Refusal>>),
+/// Words of the pipeline and of the walks that may wait.
+pub(crate) const WORDS_MAX: usize = 1024;
+
+/// Of a session, which waits for the answer.
+pub(crate) type Ask = (Resume, oneshot::Sender<Result<(), Refusal>>);
+
+pub(crate) enum Word {
     /// From the pipeline, which waits for nobody. They don't go back to it before the time.
     Rejoin(Vec<Withdrawn>, Position, Instant),
-    Unsubscribe(SubscriptionId, oneshot::Sender<()>),
-    SetViewer(ConnId, Viewer, oneshot::Sender<()>),
-    Disconnect(ConnId, oneshot::Sender<()>),
+    /// From a walk: these are to go on in another.
+    Leave(Vec<Walker>),
+    /// The walk with this number is over.
+    Ended(u64),
 }
 
-/// The way to the replay: several tasks, so that clients who come back need not wait for those whom
-/// the pipeline has set aside because they are slow to judge, and these rarely for each other.
 /// Without a log there is none.
 #[derive(Clone)]
 pub(crate) struct Replay {
-    lanes: Option<Lanes>,
+    kept: Option<Kept>,
 }
 
 #[derive(Clone)]
-struct Lanes {
-    back: mpsc::Sender<Ask>,
-    /// The subscriptions of a table and a role go to one of them.
-    aside: Arc<[mpsc::Sender<Ask>]>,
+struct Kept {
+    asks: mpsc::Sender<Ask>,
+    words: mpsc::Sender<Word>,
+    changes: Changes,
 }
 
-/// How long it is waited until an end is known everywhere. A task that waits for the database knows
-/// of it later; whoever ends holds nobody up, and nothing of it is sent meanwhile.
-const END_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Lanes for those who are slow to judge. Two roles of a table have other policies: they should
-/// rarely share one.
-const ASIDE_LANES: usize = 32;
-
 impl Replay {
-    /// Begins its tasks, which end with the last copy of what is returned.
-    pub(crate) fn begin(replayer: &Replayer) -> Replay {
-        let lane = || replayer.clone().begin();
-        let lanes = Lanes {
-            back: lane(),
-            aside: (0..ASIDE_LANES).map(|_| lane()).collect(),
+    /// Begins its task, which ends with the last copy of what is returned.
+    pub(crate) fn begin(replayer: Replayer) -> Replay {
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (words, spoken) = mpsc::channel(WORDS_MAX);
+        let changes = Changes::default();
+        replayer.begin(changes.clone(), asked, words.clone(), spoken);
+        let kept = Kept {
+            asks,
+            words,
+            changes,
         };
-        Replay { lanes: Some(lanes) }
+        Replay { kept: Some(kept) }
     }
 
     /// Nothing is kept.
     pub(crate) fn none() -> Replay {
-        Replay { lanes: None }
+        Replay { kept: None }
     }
 
     /// Whether there is a log.
     pub(crate) fn is_kept(&self) -> bool {
-        self.lanes.is_some()
+        self.kept.is_some()
     }
 
     /// Returns when the subscription was acknowledged.
     pub(crate) async fn resume(&self, resume: Resume) -> Result<(), Refusal> {
         let channel = resume.attached.spec.channel.clone();
-        let Some(Lanes { back, .. }) = &self.lanes else {
+        let Some(Kept { asks, .. }) = &self.kept else {
             let text =
                 "this server keeps no log of changes (setting log_dir); read the table again";
             return Err(Refusal::new(Code::CursorTooOld, text).on(&*channel));
         };
         let (done, resumed) = oneshot::channel();
-        let sent = back.send(Ask::Resume(resume, done)).await.is_ok();
+        let sent = asks.send((resume, done)).await.is_ok();
         let answer = match sent {
             true => resumed.await.ok(),
             false => None,
@@ -113,70 +110,74 @@ impl Replay {
         since: Position,
         until: Instant,
     ) -> Result<(), Vec<Withdrawn>> {
-        let Some(Lanes { aside, .. }) = &self.lanes else {
+        let Some(Kept { words, .. }) = &self.kept else {
             return Err(withdrawn);
         };
-        let mut by_lane: HashMap<usize, Vec<Withdrawn>> = HashMap::new();
-        for one in withdrawn {
+        for one in &withdrawn {
             one.member.standing.set_aside(since);
-            let mut hasher = DefaultHasher::new();
-            one.spec.target.hash(&mut hasher);
-            one.member.standing.viewer().role.hash(&mut hasher);
-            let lane = hasher.finish() as usize % aside.len();
-            by_lane.entry(lane).or_default().push(one);
         }
-        let mut back = Vec::new();
-        for (lane, withdrawn) in by_lane {
-            match aside[lane].try_send(Ask::Rejoin(withdrawn, since, until)) {
-                Ok(()) => {}
-                Err(error) => match error.into_inner() {
-                    Ask::Rejoin(withdrawn, ..) => back.extend(withdrawn),
-                    _ => unreachable!("what was sent comes back"),
-                },
-            }
+        let word = Word::Rejoin(withdrawn, since, until);
+        words
+            .try_send(word)
+            .map_err(|error| match error.into_inner() {
+                Word::Rejoin(withdrawn, ..) => withdrawn,
+                _ => unreachable!("what was sent comes back"),
+            })
+    }
+
+    /// Changes standings: subscriptions end, or are judged as somebody else. Once this has returned,
+    /// nothing is sent of those that have ended, and nothing that only the viewer before might see.
+    pub(crate) fn change(&self, change: impl FnOnce()) {
+        match &self.kept {
+            Some(kept) => kept.changes.make(change),
+            None => change(),
         }
-        match back.is_empty() {
-            true => Ok(()),
-            false => Err(back),
-        }
-    }
-
-    /// Its standing has ended before.
-    pub(crate) async fn unsubscribe(&self, id: SubscriptionId) {
-        let asked = self.ask(|done| Ask::Unsubscribe(id, done));
-        let _ = timeout(END_PATIENCE, asked).await;
-    }
-
-    pub(crate) async fn set_viewer(&self, connection: ConnId, viewer: Viewer) {
-        self.ask(|done| Ask::SetViewer(connection, viewer.clone(), done))
-            .await;
-    }
-
-    /// The standings of its subscriptions have ended before.
-    pub(crate) async fn disconnect(&self, connection: ConnId) {
-        let asked = self.ask(|done| Ask::Disconnect(connection, done));
-        let _ = timeout(END_PATIENCE, asked).await;
-    }
-
-    /// Each of them may have it. None waits for another.
-    async fn ask(&self, ask: impl Fn(oneshot::Sender<()>) -> Ask) {
-        let Some(Lanes { back, aside }) = &self.lanes else {
-            return;
-        };
-        let asked = std::iter::once(back).chain(aside.iter()).map(|lane| {
-            let (done, answered) = oneshot::channel();
-            let ask = ask(done);
-            async move {
-                if lane.send(ask).await.is_ok() {
-                    let _ = answered.await;
-                }
-            }
-        });
-        join_all(asked).await;
     }
 }
 
-pub(crate) fn unavailable() -> Refusal {
-    let text = "missed changes can't be read right now; try again in a moment";
-    Refusal::new(Code::SubscriptionFailed, text)
+/// Counts the changes of standings, so that walks look through their members only when there was one.
+/// What a gate has refused is found with certainty: it was refused after its change began, and a look
+/// that comes while a change is being made is not the last.
+#[derive(Clone, Default)]
+pub(crate) struct Changes(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Changes {
+    fn make(&self, change: impl FnOnce()) {
+        self.0.begun.fetch_add(1, Ordering::SeqCst);
+        change();
+        self.0.done.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether there may be changes that a look before `seen` was set did not find.
+    pub(crate) fn since(&self, seen: &mut u64) -> bool {
+        let done = self.0.done.load(Ordering::SeqCst);
+        let begun = self.0.begun.load(Ordering::SeqCst);
+        let may_be = begun != *seen;
+        *seen = done;
+        may_be
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_during_a_change_is_not_the_last() {
+        let changes = Changes::default();
+        let mut seen = 0;
+        assert!(!changes.since(&mut seen), "nothing has changed");
+        changes.make(|| {
+            assert!(changes.since(&mut seen));
+            assert!(changes.since(&mut seen), "it is still being made");
+        });
+        assert!(changes.since(&mut seen), "it was made after the last look");
+        assert!(!changes.since(&mut seen));
+    }
 }

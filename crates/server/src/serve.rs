@@ -22,7 +22,6 @@ use crate::describe::{Describe, watch_events};
 use crate::http::{Context, routes};
 use crate::journal::Journal;
 use crate::keep;
-use crate::lane::Replayer;
 use crate::listener::{Listener, tls};
 use crate::messages::{Delivery, keep_partitions};
 use crate::metrics::Metrics;
@@ -35,6 +34,7 @@ use crate::publisher::{BatchLimits, Publisher};
 use crate::ready::Readiness;
 use crate::recent::Recent;
 use crate::replay::Replay;
+use crate::replayer::Replayer;
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
 use crate::shared::{SessionSettings, Shared};
 use crate::snapshot::Snapshots;
@@ -156,7 +156,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     let reader = TableReader::new(check_config.clone(), bounds);
     let replay = match &log {
         None => Replay::none(),
-        Some(log) => Replay::begin(&Replayer {
+        Some(log) => Replay::begin(Replayer {
             history: log.history(),
             check: check_config,
             metrics: metrics.clone(),

@@ -21,7 +21,7 @@ use crate::order::Attached;
 use crate::recent::Recent;
 use crate::replay::{Replay, Resume};
 use crate::session::text_frame;
-use crate::walk::{Said, dismiss};
+use crate::walker::{Said, dismiss};
 
 /// What reads snapshots. One for all sessions.
 pub(crate) struct Snapshots {

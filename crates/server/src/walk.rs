@@ -1,76 +1,88 @@
 //! One walk through the log, from the oldest place that its members want to the present. All of
 //! them share every read, every verdict and every frame, so thousands that come back at once cost
-//! little more than one.
+//! little more than one. Who would delay the others leaves it, at an exact place, and goes on in
+//! another walk.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
-use tracing::warn;
 use walcast_change::{Cursor, Epoch, Position, Shape};
-use walcast_hub::{ConnId, Gate, Member, Opened, Skip, SubscriptionId};
-use walcast_log::{ReadError, Reader};
-use walcast_protocol::{Code, Refusal};
+use walcast_hub::{Gate, Member, SubscriptionId};
+use walcast_log::{History, Reader};
+use walcast_protocol::Refusal;
 use walcast_rls::{RowCheck, Viewer};
 
+use crate::lane::Lane;
 use crate::messages::is_message_table;
-use crate::order::{Attached, Order, Orders, Place};
+use crate::order::{Attached, Order, Orders};
 use crate::plan::Plan;
-use crate::publisher::{BatchLimits, Publisher, ended_frame, gap_frame};
+use crate::publisher::{BatchLimits, Publisher, gap_frame};
+use crate::replay::{Changes, Word};
+use crate::walker::{Walker, dismiss, lost};
 
-/// Between two questions to row-level security when it can't be asked.
-const PAUSES: [Duration; 7] = [
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-    Duration::from_secs(10),
-];
 /// Changes that are judged together at first.
 const TOGETHER_MIN: usize = 4;
 /// Judging that takes no longer may be of twice as many.
 const QUICK: Duration = Duration::from_millis(200);
-/// Who became slow to judge while it was about to become live stays so long.
-const STAY: Duration = Duration::from_secs(30);
-/// Members that become live in one order, which holds the pipeline up for a moment.
-const ATTACHED_MAX: usize = 256;
+/// Plans one after the other of so few changes, all of them slow, before their table's subscribers
+/// leave a walk of those who come back.
+const SLOW_MAX: u32 = 2;
+/// Between two looks whether somebody may go back to the pipeline.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 pub(crate) struct Walk<C> {
-    publisher: Publisher<C>,
+    pub(super) publisher: Publisher<C>,
     reader: Reader,
-    written: watch::Receiver<Position>,
-    epoch: Epoch,
+    pub(super) made_of: Parts,
+    pub(super) written: watch::Receiver<Position>,
+    pub(super) epoch: Epoch,
+    pub(super) lane: Lane,
     /// Everything up to here has been handed to the members.
-    reached: Cursor,
-    members: HashMap<SubscriptionId, Walker>,
+    pub(super) reached: Cursor,
+    pub(super) going: HashMap<SubscriptionId, Going>,
+    /// Who goes on elsewhere. Told between two steps.
+    pub(super) leaving: Vec<Walker>,
     /// How many changes are judged together: few at first, and where that takes long.
     together: usize,
+    /// Slow plans one after the other.
+    slow: u32,
+    /// The changes of standings that have been looked at.
+    seen: u64,
 }
 
-/// What is said of a place.
-pub(crate) type Said = Box<dyn FnOnce(Position) -> Bytes + Send>;
-
-/// Who is being caught up.
-pub(crate) struct Walker {
-    pub(crate) attached: Attached,
-    pub(crate) since: Position,
-    /// What came after `since` and it has all the same.
-    pub(crate) had: Option<Skip>,
-    /// Before this it does not become live.
-    pub(crate) until: Instant,
-    pub(crate) caught_up: Option<Said>,
+/// What every walk needs.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) history: History,
+    pub(crate) orders: Orders,
+    pub(crate) limits: BatchLimits,
+    pub(crate) changes: Changes,
 }
 
-impl Walker {
-    /// What it has of what it is sent.
-    fn has(&self, reached: Cursor) -> Skip {
-        Skip::up_to(reached.max(self.since.cursor)).or(self.had.clone())
-    }
+/// Where a walk is, for those who look for one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    /// Up to here it has read.
+    pub(crate) reached: Cursor,
+    pub(crate) members: usize,
+}
+
+/// The ends of a walk: how it is joined, how it is left, and where it says where it is.
+pub(crate) struct Doors {
+    pub(crate) inbox: mpsc::Receiver<Vec<Walker>>,
+    pub(crate) leave: mpsc::Sender<Word>,
+    pub(crate) seat: watch::Sender<Seat>,
+}
+
+/// A member, as the publisher knows it.
+pub(super) struct Going {
+    pub(super) walker: Walker,
+    pub(super) turn: u64,
+    viewer: Viewer,
+    gate: Arc<Gate>,
 }
 
 impl<C: RowCheck> Walk<C> {
@@ -78,74 +90,107 @@ impl<C: RowCheck> Walk<C> {
     pub(crate) fn new(
         publisher: Publisher<C>,
         reader: Reader,
-        written: watch::Receiver<Position>,
+        made_of: Parts,
+        lane: Lane,
     ) -> Walk<C> {
         let Position { cursor, epoch } = reader.position();
         Walk {
             publisher,
             reader,
-            written,
+            written: made_of.history.written(),
+            made_of,
             epoch,
+            lane,
             reached: cursor,
-            members: HashMap::new(),
+            going: HashMap::new(),
+            leaving: Vec::new(),
             together: TOGETHER_MIN,
+            slow: 0,
+            seen: 0,
         }
     }
 
-    pub(crate) fn reached(&self) -> Cursor {
-        self.reached
+    /// Goes on until nobody is left. Gives back what judges and publishes, for another walk.
+    pub(crate) async fn run(mut self, doors: &mut Doors) -> Publisher<C> {
+        let mut come = doors.inbox.recv().await;
+        while let Some(walkers) = come.take() {
+            self.take_in(walkers);
+            while let Ok(walkers) = doors.inbox.try_recv() {
+                self.take_in(walkers);
+            }
+            self.look(self.reached).await;
+            let more = self.step(&doors.seat).await;
+            let leaving = std::mem::take(&mut self.leaving);
+            if !leaving.is_empty() && doors.leave.send(Word::Leave(leaving)).await.is_err() {
+                break;
+            }
+            self.tell_seat(&doors.seat, self.reached);
+            if self.going.is_empty() {
+                break;
+            }
+            if more {
+                tokio::task::yield_now().await;
+                come = Some(Vec::new());
+                continue;
+            }
+            come = tokio::select! {
+                walkers = doors.inbox.recv() => walkers,
+                _ = self.written.changed() => Some(Vec::new()),
+                () = sleep(LOOK_AGAIN) => Some(Vec::new()),
+            };
+        }
+        self.end().await
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    fn take_in(&mut self, walkers: Vec<Walker>) {
+        for walker in walkers {
+            // This has gone past meanwhile, or is of another epoch and ends.
+            match walker.since.cursor < self.reached || walker.since.epoch != self.epoch {
+                true => self.leaving.push(walker),
+                false => self.enter(walker),
+            }
+        }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Takes in somebody who wants what came after [`Walk::reached`], or later.
-    pub(crate) fn enter(&mut self, walker: Walker) {
+    /// Takes in somebody who wants what comes after [`Walk::reached`], or later.
+    fn enter(&mut self, walker: Walker) {
         let Attached {
             id,
             connection,
             ref spec,
             ref member,
         } = walker.attached;
+        let (viewer, turn) = member.standing.judged();
+        let has = walker.has(Cursor::default());
+        let gate = Gate::open_but(has, member.standing.clone(), turn);
         let gated = Member {
-            gate: Some(Gate::open_but(walker.has(Cursor::default()))),
+            gate: Some(gate.clone()),
             ..member.clone()
         };
-        let viewer = member.standing.viewer();
         self.publisher
             .subscribe(id, connection, &viewer, spec.clone(), gated);
-        self.members.insert(id, walker);
+        let going = Going {
+            walker,
+            turn,
+            viewer,
+            gate,
+        };
+        self.going.insert(id, going);
     }
 
-    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
-        if self.members.remove(&id).is_some() {
-            self.publisher.unsubscribe(id);
-        }
-    }
-
-    pub(crate) fn disconnect(&mut self, connection: ConnId) {
-        self.members
-            .retain(|_, walker| walker.attached.connection != connection);
-        self.publisher.disconnect(connection);
-    }
-
-    pub(crate) fn set_viewer(&mut self, connection: ConnId, viewer: &Viewer) {
-        self.publisher.set_viewer(connection, viewer);
+    fn tell_seat(&self, seat: &watch::Sender<Seat>, reached: Cursor) {
+        let members = self.going.len();
+        seat.send_replace(Seat { reached, members });
     }
 
     /// Hands out one batch; near the end of the log it lets those go live who may. An error ends it:
     /// its members are told, and have left. Whether there is more to do at once.
-    pub(crate) async fn step(&mut self, limits: BatchLimits, orders: &Orders) -> bool {
-        if self.is_empty() {
+    async fn step(&mut self, seat: &watch::Sender<Seat>) -> bool {
+        if self.going.is_empty() {
             return true;
         }
-        let done = match self.advance(limits).await {
-            Ok(true) => self.arrive(limits, orders).await.map(|()| self.is_empty()),
+        let done = match self.advance(seat).await {
+            Ok(true) => self.arrive(seat).await.map(|()| false),
             Ok(false) => Ok(true),
             Err(refusal) => Err(refusal),
         };
@@ -156,8 +201,10 @@ impl<C: RowCheck> Walk<C> {
     }
 
     /// Whether the end of what is written has been reached.
-    async fn advance(&mut self, limits: BatchLimits) -> Result<bool, Refusal> {
+    pub(super) async fn advance(&mut self, seat: &watch::Sender<Seat>) -> Result<bool, Refusal> {
         let audience = &self.publisher.audience;
+        let limits = self.made_of.limits;
+        self.together = self.together.min(limits.changes_max);
         // What was written a moment ago is in the system's cache; a disk may still be slow.
         let batch = tokio::task::block_in_place(|| {
             self.reader
@@ -167,188 +214,173 @@ impl<C: RowCheck> Walk<C> {
                 })
         });
         let batch = batch.map_err(|error| lost(&error))?;
-        self.together = self.together.min(limits.changes_max);
+        // Before it is judged, which may take long: who wants what is read here comes too late.
+        self.tell_seat(seat, batch.position.cursor);
         let mut plan = Plan::default();
         for change in batch.changes {
+            if self.is_apart(&change.shape, &plan) {
+                self.publish(std::mem::take(&mut plan)).await;
+            }
             self.publisher.add(change, &mut plan);
             if limits.reached(&plan) {
                 self.publish(std::mem::take(&mut plan)).await;
             }
         }
         self.publish(plan).await;
-        self.reached = batch.position.cursor;
+        self.reached = self.reached.max(batch.position.cursor);
         Ok(batch.at_end)
     }
 
-    /// Asks again for a while where nobody knows what somebody may see; in the end these are told
-    /// that they have a gap.
+    /// Whether a change belongs into another plan: one of the tables is slow to judge.
+    fn is_apart(&self, shape: &Shape, plan: &Plan) -> bool {
+        let other = |last: &walcast_change::Change| last.shape.id != shape.id;
+        self.slow > 0 && plan.last().is_some_and(other)
+    }
+
+    /// Hands out what those may see whom row-level security can judge. The others leave before it.
     async fn publish(&mut self, plan: Plan) {
-        let mut pauses = PAUSES.iter();
-        let verdicts = loop {
-            let begun = Instant::now();
-            let verdicts = self.publisher.judge(&plan).await;
-            self.together = match begun.elapsed() {
-                took if took > QUICK => (self.together / 2).max(TOGETHER_MIN),
-                _ => self.together * 2,
-            };
-            let unjudged = plan.unjudged(&verdicts);
-            match pauses.next() {
-                _ if unjudged.is_empty() => break verdicts,
-                Some(pause) => sleep(*pause).await,
-                None => {
-                    self.tell_gap(&unjudged);
-                    break verdicts;
-                }
-            }
+        let Some(last) = plan.last().map(|last| last.cursor) else {
+            return;
         };
+        let before = self.reached;
+        let begun = Instant::now();
+        let verdicts = self.publisher.judge(&plan).await;
+        let took = begun.elapsed();
+        self.set_apart(plan.unjudged(&verdicts), before, last).await;
         self.publisher.publish(&plan, &verdicts, self.epoch).await;
+        self.reached = last;
+        // Of those judged as somebody else since, nothing has passed their gates.
+        self.look(before).await;
+        self.pace(&plan, took).await;
     }
 
-    /// Each time: who was told before has perhaps read its tables again before this was changed.
-    fn tell_gap(&self, unjudged: &[(u32, Arc<Shape>)]) {
-        let mut told = HashSet::new();
-        for (viewer, shape) in unjudged {
-            if !told.insert((*viewer, shape.id)) {
-                continue;
-            }
-            for group in self.publisher.audience.groups_of(*viewer, shape) {
-                let frame = gap_frame(&group.spec, "unjudged");
-                for member in group.members() {
-                    member.outbox.push(frame.clone());
-                }
-            }
+    /// How many are judged together from now on, and who is too slow for this walk.
+    async fn pace(&mut self, plan: &Plan, took: Duration) {
+        if took <= QUICK {
+            self.together = self.together.saturating_mul(2);
+            self.slow = 0;
+            return;
         }
-    }
-
-    /// Some at a time become live behind a closed gate, get what came meanwhile, and are done.
-    async fn arrive(&mut self, limits: BatchLimits, orders: &Orders) -> Result<(), Refusal> {
-        let now = Instant::now();
-        loop {
-            let due = self
-                .members
-                .iter()
-                .filter(|(_, walker)| walker.until <= now);
-            let arriving: Vec<SubscriptionId> = due.map(|(id, _)| *id).take(ATTACHED_MAX).collect();
-            if arriving.is_empty() {
-                return Ok(());
-            }
-            let place = self.attach(&arriving, orders).await?;
-            while self.reached < place.logged {
-                self.written(place.logged).await?;
-                self.advance(limits).await?;
-            }
-            for id in arriving {
-                let Some(walker) = self.members.get_mut(&id) else {
-                    continue;
-                };
-                if release(walker, place.position, self.reached) == Opened::GivenUp {
-                    walker.until = Instant::now() + STAY;
-                    continue;
-                }
-                self.members.remove(&id);
-                self.publisher.unsubscribe(id);
-            }
+        self.together = (self.together / 2).max(TOGETHER_MIN);
+        if plan.len() > TOGETHER_MIN {
+            return;
         }
-    }
-
-    /// Waits until `cursor` can be read.
-    async fn written(&mut self, cursor: Cursor) -> Result<(), Refusal> {
-        let epoch = self.epoch;
-        let come = |written: &Position| written.cursor >= cursor || written.epoch != epoch;
-        match self.written.wait_for(come).await {
-            Ok(written) if written.epoch == epoch => Ok(()),
-            _ => Err(epoch_changed()),
+        self.slow += 1;
+        if self.lane != Lane::Back || self.slow < SLOW_MAX {
+            return;
         }
-    }
-
-    async fn attach(
-        &mut self,
-        arriving: &[SubscriptionId],
-        orders: &Orders,
-    ) -> Result<Place, Refusal> {
-        let mut attached = Vec::with_capacity(arriving.len());
-        for id in arriving {
-            if let Some(walker) = self.members.get_mut(id) {
-                let has = walker.has(self.reached);
-                let member = &mut walker.attached.member;
-                member.gate = Some(Gate::closed(member.outbox.bytes_max(), Some(has)));
-                attached.push(walker.attached.clone());
-            }
-        }
-        let (done, place) = oneshot::channel();
-        let sent = orders.send(Order::Attach(attached, self.epoch, done)).await;
-        let place = match sent {
-            Ok(()) => place.await.ok().flatten(),
-            Err(_) => None,
+        let Some(shape) = plan.only_table() else {
+            return;
         };
-        place.ok_or_else(epoch_changed)
+        let of_table = |going: &Going| going.walker.attached.spec.target.includes(shape);
+        for id in self.those(of_table) {
+            if let Some(mut walker) = self.part(id, self.reached).await {
+                walker.lane = Lane::aside(&walker.attached.spec, &self.role(&walker));
+                self.leaving.push(walker);
+            }
+        }
+    }
+
+    /// Whom nobody can judge leaves, to be tried again elsewhere; who was tried often enough is told
+    /// that it has a gap.
+    async fn set_apart(&mut self, unjudged: Vec<(u32, Arc<Shape>)>, before: Cursor, last: Cursor) {
+        if unjudged.is_empty() {
+            return;
+        }
+        let mut tables: HashMap<&Viewer, HashMap<u32, &Shape>> = HashMap::new();
+        for (viewer, shape) in &unjudged {
+            if let Some(viewer) = self.publisher.audience.viewer(*viewer) {
+                tables.entry(viewer).or_default().insert(shape.id.0, shape);
+            }
+        }
+        let concerned = |going: &Going| {
+            let target = &going.walker.attached.spec.target;
+            let mut shapes = tables.get(&going.viewer).into_iter().flatten();
+            // Who has all of this already does not mind.
+            going.walker.since.cursor < last && shapes.any(|(_, shape)| target.includes(shape))
+        };
+        for id in self.those(concerned) {
+            self.set_one_apart(id, before, last).await;
+        }
+    }
+
+    async fn set_one_apart(&mut self, id: SubscriptionId, before: Cursor, last: Cursor) {
+        let Some(going) = self.going.get_mut(&id) else {
+            return;
+        };
+        let Some(pause) = going.walker.trials.again(before, last) else {
+            // Each time: who was told before has perhaps read its tables again before this was changed.
+            let Attached { spec, member, .. } = &going.walker.attached;
+            let frame = gap_frame(spec, "unjudged");
+            let outbox = &member.outbox;
+            member.standing.in_turn(going.turn, || outbox.push(frame));
+            return;
+        };
+        if let Some(mut walker) = self.part(id, before).await {
+            walker.lane = Lane::tried(&walker.attached.spec, &self.role(&walker));
+            walker.not_before = Instant::now() + pause;
+            self.leaving.push(walker);
+        }
+    }
+
+    fn role(&self, walker: &Walker) -> Arc<str> {
+        walker.attached.member.standing.viewer().role
+    }
+
+    fn those(&self, are_meant: impl Fn(&Going) -> bool) -> Vec<SubscriptionId> {
+        let meant = self.going.iter().filter(|(_, going)| are_meant(going));
+        meant.map(|(id, _)| *id).collect()
+    }
+
+    /// Looks, if there may be any, for those who have ended, and for those who are judged as somebody else
+    /// now: of what came after `before` these may have been handed a part, and judging goes on behind it.
+    async fn look(&mut self, before: Cursor) {
+        if !self.made_of.changes.since(&mut self.seen) {
+            return;
+        }
+        let is_in_turn = |going: &Going| {
+            let standing = &going.walker.attached.member.standing;
+            standing.is_in_turn(going.turn) && !going.walker.attached.has_ended()
+        };
+        for id in self.those(|going| !is_in_turn(going)) {
+            let parted = self.part(id, before).await;
+            let still_wanted = parted.filter(|walker| !walker.attached.has_ended());
+            self.leaving.extend(still_wanted);
+        }
+    }
+
+    /// Takes it out, before the first change that it was not handed of those after `before`.
+    pub(super) async fn part(&mut self, id: SubscriptionId, before: Cursor) -> Option<Walker> {
+        let Going {
+            mut walker, gate, ..
+        } = self.going.remove(&id)?;
+        self.publisher.unsubscribe(id);
+        walker.reach(before);
+        walker.reach(gate.last().unwrap_or_default());
+        // It was about to become live. What waits, another walk will find in the log.
+        if let Some(gate) = walker.attached.member.gate.take()
+            && gate.give_up()
+        {
+            let (done, _) = oneshot::channel();
+            let order = Order::Unsubscribe(id, done);
+            let _ = self.made_of.orders.send(order).await;
+        }
+        Some(walker)
     }
 
     /// Nobody can be caught up here any more.
     fn dismiss(&mut self, refusal: &Refusal) {
-        for (id, walker) in self.members.drain() {
+        for (id, going) in self.going.drain() {
             self.publisher.unsubscribe(id);
-            dismiss(&walker.attached, refusal);
+            dismiss(&going.walker.attached, refusal);
         }
     }
 
-    /// Gives back what judges and publishes, for another walk.
-    pub(crate) fn end(self) -> Publisher<C> {
+    async fn end(mut self) -> Publisher<C> {
+        let left: Vec<_> = self.going.keys().copied().collect();
+        for id in left {
+            self.publisher.unsubscribe(id);
+        }
         self.publisher
     }
-}
-
-/// What waited follows, then the word that nothing is missing; from then on it is live. The walk
-/// may have come further than the place where the subscription became live: up to `reached` it has
-/// everything. If the pipeline gave it up meanwhile, it goes on as before.
-fn release(walker: &mut Walker, place: Position, reached: Cursor) -> Opened {
-    let has = walker.has(reached);
-    let Attached { member, .. } = &mut walker.attached;
-    let standing = &member.standing;
-    let Some(gate) = member.gate.take() else {
-        return Opened::Never;
-    };
-    let had = reached.max(walker.since.cursor);
-    let caught_up = &mut walker.caught_up;
-    let mark = |last: Option<Cursor>| {
-        // While nobody can set it aside again.
-        standing.set_live();
-        let cursor = place.cursor.max(had).max(last.unwrap_or_default());
-        let caught_up = caught_up.take();
-        caught_up.map(|caught_up| caught_up(Position { cursor, ..place }))
-    };
-    gate.open(Some(has), mark, &member.outbox)
-}
-
-/// It ends, wherever it is, and is told why.
-pub(crate) fn dismiss(attached: &Attached, refusal: &Refusal) {
-    let Attached { spec, member, .. } = attached;
-    member.standing.end();
-    // Known to the pipeline already: nothing may wait there.
-    if let Some(gate) = &member.gate {
-        gate.give_up();
-    }
-    let refusal = refusal.clone().on(&*spec.channel);
-    member.outbox.push(ended_frame(spec, &refusal));
-}
-
-fn lost(error: &ReadError) -> Refusal {
-    match error {
-        ReadError::EpochChanged { .. } => epoch_changed(),
-        error => {
-            warn!(%error, "the log can't be read where clients want to go on");
-            too_old()
-        }
-    }
-}
-
-pub(crate) fn too_old() -> Refusal {
-    let text = "what came after this cursor is not kept any more; read the tables again";
-    Refusal::new(Code::CursorTooOld, text)
-}
-
-pub(crate) fn epoch_changed() -> Refusal {
-    let text =
-        "changes were lost since, or this cursor is of another server; read the tables again";
-    Refusal::new(Code::EpochChanged, text)
 }

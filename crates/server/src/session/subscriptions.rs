@@ -275,13 +275,13 @@ impl Subscriptions {
     }
 
     pub(crate) async fn drop(&mut self, id: SubscriptionId) {
-        // First the word that nobody may take it in, then those who may have it.
+        // First the word that nobody may take it in, then the pipeline, which may have it.
         if let Some(mut begun) = self.begun.remove(&id) {
-            begun.standing.end();
-            begun.snapshot = None;
-            if begun.standing.was_set_aside() {
-                self.shared.replay.unsubscribe(id).await;
+            match begun.standing.was_set_aside() {
+                true => self.shared.replay.change(|| begun.standing.end()),
+                false => begun.standing.end(),
             }
+            begun.snapshot = None;
         }
         let (done, ended) = oneshot::channel();
         let order = Order::Unsubscribe(id, done);
@@ -297,23 +297,15 @@ impl Subscriptions {
             standing.end();
         }
         let mut ended = self.end_unread().await;
-        for begun in self.begun.values() {
-            begun.standing.set_viewer(viewer);
-        }
-        // What is live does not wait for what is being caught up.
-        tokio::join!(
-            self.set_viewer_aside(viewer),
-            self.set_viewer_of_live(viewer)
-        );
+        // This counts at once for what is being caught up.
+        self.shared.replay.change(|| {
+            for begun in self.begun.values() {
+                begun.standing.set_viewer(viewer);
+            }
+        });
+        self.set_viewer_of_live(viewer).await;
         ended.extend(self.end_forbidden(viewer).await);
         ended
-    }
-
-    async fn set_viewer_aside(&self, viewer: &Viewer) {
-        if self.set_aside() {
-            let replay = &self.shared.replay;
-            replay.set_viewer(self.connection, viewer.clone()).await;
-        }
     }
 
     async fn set_viewer_of_live(&self, viewer: &Viewer) {
@@ -362,23 +354,16 @@ impl Subscriptions {
         ended
     }
 
-    /// Whether the replay may have one of them.
-    fn set_aside(&self) -> bool {
-        let mut begun = self.begun.values();
-        begun.any(|begun| begun.standing.was_set_aside())
-    }
-
     pub(crate) async fn end(&mut self) {
-        for begun in self.begun.values() {
-            begun.standing.end();
+        let end_all = || self.begun.values().for_each(|begun| begun.standing.end());
+        let mut begun = self.begun.values();
+        match begun.any(|begun| begun.standing.was_set_aside()) {
+            true => self.shared.replay.change(end_all),
+            false => end_all(),
         }
-        let set_aside = self.set_aside();
         self.begun.clear();
         for (_, standing) in self.unconfirmed.drain(..) {
             standing.end();
-        }
-        if set_aside {
-            self.shared.replay.disconnect(self.connection).await;
         }
         if std::mem::take(&mut self.known_to_pipeline) {
             let order = Order::Disconnect(self.connection);
