@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,12 @@ pub enum Weather {
     Sliced,
     /// Every piece (up to 16 KiB) waits this long first.
     Slow(Duration),
+    /// A long and narrow line: so many bytes a second in each direction of a connection, each of them
+    /// under way for so long.
+    Narrow {
+        bytes_per_second: u32,
+        latency: Duration,
+    },
     /// Nothing arrives and nobody is told; goes on where it was when the weather changes.
     Blackhole,
     /// New connections are reset at once; existing ones go on.
@@ -136,29 +143,76 @@ async fn carry(
     Ok(())
 }
 
+/// What is under way; it is shut down after the last.
+struct Piece {
+    due: Instant,
+    weather: Weather,
+    bytes: Vec<u8>,
+}
+
+/// Pieces under way in one direction: more, and the sender waits.
+const UNDER_WAY_MAX: usize = 64;
+
 async fn pump(
+    from: ReadHalf<'_>,
+    to: WriteHalf<'_>,
+    weather: watch::Receiver<Weather>,
+) -> Result<()> {
+    let (pieces, under_way) = mpsc::channel(UNDER_WAY_MAX);
+    tokio::try_join!(send(from, pieces, weather), deliver(under_way, to))?;
+    Ok(())
+}
+
+async fn send(
     mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    pieces: mpsc::Sender<Piece>,
     mut weather: watch::Receiver<Weather>,
 ) -> Result<()> {
     let mut buffer = vec![0; 16 << 10];
+    let mut free = Instant::now();
     loop {
         let length = from.read(&mut buffer).await?;
         weather
             .wait_for(|weather| *weather != Weather::Blackhole)
             .await?;
-        let now = *weather.borrow();
         let bytes = buffer.get(..length).context("read within the buffer")?;
-        match now {
-            _ if bytes.is_empty() => return Ok(to.shutdown().await?),
-            Weather::Sliced => slice(bytes, &mut to).await?,
+        let weather = *weather.borrow();
+        free = free.max(Instant::now());
+        let due = match weather {
             Weather::Slow(latency) => {
                 tokio::time::sleep(latency).await;
-                to.write_all(bytes).await?;
+                free
             }
-            Weather::Fair | Weather::Blackhole | Weather::Refusing => to.write_all(bytes).await?,
+            Weather::Narrow {
+                bytes_per_second,
+                latency,
+            } => {
+                free += Duration::from_secs(1).mul_f64(length as f64 / f64::from(bytes_per_second));
+                free + latency
+            }
+            _ => free,
+        };
+        let piece = Piece {
+            due,
+            weather,
+            bytes: bytes.to_vec(),
+        };
+        if pieces.send(piece).await.is_err() || length == 0 {
+            return Ok(());
         }
     }
+}
+
+async fn deliver(mut under_way: mpsc::Receiver<Piece>, mut to: WriteHalf<'_>) -> Result<()> {
+    while let Some(piece) = under_way.recv().await {
+        sleep_until(piece.due).await;
+        match piece.weather {
+            _ if piece.bytes.is_empty() => return Ok(to.shutdown().await?),
+            Weather::Sliced => slice(&piece.bytes, &mut to).await?,
+            _ => to.write_all(&piece.bytes).await?,
+        }
+    }
+    Ok(())
 }
 
 async fn slice(mut bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<()> {

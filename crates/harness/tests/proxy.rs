@@ -29,6 +29,10 @@ async fn bytes_arrive_unchanged_in_every_weather() -> Result<()> {
         Weather::Fair,
         Weather::Sliced,
         Weather::Slow(Duration::from_millis(2)),
+        Weather::Narrow {
+            bytes_per_second: 1 << 20,
+            latency: Duration::from_millis(2),
+        },
         Weather::Refusing,
     ] {
         proxy.set(weather);

@@ -65,24 +65,24 @@ async fn a9_black_hole() -> Result<()> {
     Ok(())
 }
 
-/// What the slow link needs for a few megabytes and the questions of the checks, which share its lot.
-const SLOW_DEADLINE: Duration = Duration::from_secs(240);
+/// What a narrow line needs for a few megabytes and the questions of the checks, which share its lot.
+const NARROW_DEADLINE: Duration = Duration::from_secs(240);
 
-/// 50 KB/s and 320 ms: the stream is behind, and is not given up.
+/// 50 KB/s and 200 ms there and back: the stream is behind, and is not given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a10_slow_link() -> Result<()> {
     let (mut stage, proxy) = Stage::behind_proxy("A10 50 KB/s", DURABLE, &[]).await?;
     stage.record(6).await?;
-    proxy.set(Weather::Slow(by_form(
-        Duration::from_millis(100),
-        Duration::from_millis(320),
-    )));
+    proxy.set(Weather::Narrow {
+        bytes_per_second: 50_000,
+        latency: Duration::from_millis(100),
+    });
     let mut writer = Writer::new(&stage.url(), 1, stage.seed, OWNERS);
     for _ in 0..10 {
-        writer.insert(by_form(100, 300)).await?;
+        writer.insert(by_form(100, 1000)).await?;
     }
     let begin = Instant::now();
-    stage.quiet_within(SLOW_DEADLINE).await?;
+    stage.quiet_within(NARROW_DEADLINE).await?;
     let behind = begin.elapsed().as_secs_f64();
     stage.figures.notes.push(format!("{behind:.0} s behind"));
     let log = stage.server().log();
