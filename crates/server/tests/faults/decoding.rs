@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
-use walcast_harness::{Load, Writer};
+use walcast_harness::{Load, Role, Socket, Subscriber, Writer};
 
 use crate::report::by_form;
-use crate::stage::{DURABLE, OWNERS, Stage, usual};
+use crate::stage::{DEADLINE, DURABLE, OWNERS, SECRET, Stage, usual};
 
 const RESIDENT_MAX: u64 = 512 << 20;
 
@@ -38,6 +39,124 @@ async fn c32_a_huge_transaction() -> Result<()> {
     stage.judge(book).await?;
     assert!(most < RESIDENT_MAX, "{most} bytes");
     Ok(())
+}
+
+const LARGE: &str = "
+    create table large (id bigint primary key, body text not null);
+    alter table large enable row level security;
+    create policy long on large for select to authenticated using (length(body) >= 1000000);
+    grant select on large to authenticated;
+    select enable_realtime('large');";
+
+/// One transaction of rows of 1 to 8 MB, judged by Postgres and read whole by one client, beside
+/// small ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c32_a_huge_transaction_of_large_rows() -> Result<()> {
+    // A client that is sent rows of this size is given room for some.
+    let room = [("outbox_bytes_max", "32MiB")];
+    let mut stage = Stage::new("C32 large rows", &[], &room).await?;
+    stage.execute(LARGE).await?;
+    stage.record(6).await?;
+    let rows = by_form(45, 450);
+    let mut reader = LargeReader::subscribe(&stage).await?;
+    let reader = tokio::spawn(async move {
+        reader.read(rows).await?;
+        anyhow::Ok(reader.connections)
+    });
+    let load = Load {
+        writers: 2,
+        per_second: 20,
+        rows_max: 20,
+        ..usual(600)
+    };
+    let load = stage.load(load).await?;
+    let begin = stage.server().resident_bytes()?;
+    stage
+        .execute(&format!(
+            "insert into large select n, repeat(md5(n::text), 31250 * (1 + n % 8)::int)
+             from generate_series(1, {rows}) n"
+        ))
+        .await?;
+    let mut most = peak(&mut stage).await?;
+    while !reader.is_finished() {
+        most = most.max(stage.server().resident_bytes()?);
+        sleep(Duration::from_millis(50)).await;
+    }
+    let connections = reader.await??;
+    let note = format!(
+        "{rows} rows of 1 to 8 MB; RSS {} MiB, at most {} MiB; {connections} connections of their reader",
+        begin >> 20,
+        most >> 20
+    );
+    stage.figures.notes.push(note);
+    let book = load.finish().await?;
+    stage.judge(book).await?;
+    assert!(most < RESIDENT_MAX, "{most} bytes");
+    Ok(())
+}
+
+/// Reads `large` from the beginning, and comes back with its cursor when it was too slow.
+struct LargeReader {
+    address: String,
+    socket: Socket,
+    connections: usize,
+}
+
+impl LargeReader {
+    async fn subscribe(stage: &Stage) -> Result<LargeReader> {
+        let token = Subscriber::new(Role::Authenticated, 1).token(SECRET)?;
+        let address = format!("ws://{}/realtime?token={token}", stage.address);
+        let mut reader = LargeReader {
+            socket: Socket::connect(&address).await?,
+            address,
+            connections: 1,
+        };
+        reader.ask(None).await?;
+        Ok(reader)
+    }
+
+    async fn ask(&mut self, since: Option<&str>) -> Result<()> {
+        let mut ask = json!({ "type": "subscribe", "channel": "table:large" });
+        if let Some(since) = since {
+            ask["since"] = since.into();
+        }
+        self.socket.send_json(&ask).await?;
+        let answer = self.socket.next_json(DEADLINE).await?;
+        anyhow::ensure!(answer["type"] == "ack", "{answer}");
+        Ok(())
+    }
+
+    async fn read(&mut self, rows: i64) -> Result<()> {
+        let mut since = None;
+        let mut id = 0;
+        while id < rows {
+            let message = match self.socket.next_json(DEADLINE).await {
+                Ok(message) => message,
+                Err(error) => {
+                    let since: Option<&String> = since.as_ref();
+                    let since = since.with_context(|| format!("before the first row: {error}"))?;
+                    self.socket = Socket::connect(&self.address).await?;
+                    self.connections += 1;
+                    self.ask(Some(since)).await?;
+                    continue;
+                }
+            };
+            let payload = &message["payload"];
+            let Some(cursor) = payload["cursor"].as_str() else {
+                anyhow::ensure!(message["event"] == "caught_up", "{message}");
+                continue;
+            };
+            since = Some(cursor.to_owned());
+            id += 1;
+            anyhow::ensure!(payload["record"]["id"] == id, "not row {id}");
+            let length = payload["record"]["body"].as_str().map_or(0, str::len);
+            anyhow::ensure!(
+                length as i64 == (1 + id % 8) * 1_000_000,
+                "row {id}: {length}"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// The most memory used until everybody has everything.
