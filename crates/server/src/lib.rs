@@ -32,6 +32,7 @@ pub mod serve;
 mod session;
 pub mod settings;
 mod shared;
+mod sight;
 mod snapshot;
 mod socket;
 mod sockets;

@@ -37,6 +37,7 @@ use crate::replay::Replay;
 use crate::replayer::Replayer;
 use crate::settings::{Config, ExpiredTokenAction, LostSlotAction, SlotMode};
 use crate::shared::{SessionSettings, Shared};
+use crate::sight;
 use crate::snapshot::Snapshots;
 use crate::socket::SocketSettings;
 use crate::sockets::Sockets;
@@ -171,12 +172,18 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         log: log.as_ref().map(walcast_log::Log::history),
     };
     let pipelines_replay = replay.clone();
+    let log_history = log.as_ref().map(walcast_log::Log::history);
     let journal = Journal::new(log, config.batch_bytes_max);
     let published = tokio::sync::watch::Sender::new(Position {
         cursor: journal.last(),
         epoch: journal.epoch(),
     });
-    let recent = Arc::new(Recent::default());
+    let recent = Arc::new(Recent::new(log_history.is_none()));
+    if let Some(history) = log_history {
+        let url = config.rls_url().unwrap_or(config.database()?).expose();
+        let (recent, url, stop) = (recent.clone(), url.to_owned(), stop.child_token());
+        tasks.spawn(sight::keep_watch(recent, history, url, stop));
+    }
     let snapshots = Snapshots {
         reader,
         describe: tokio::sync::Mutex::new(Describe::new(

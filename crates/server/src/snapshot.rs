@@ -78,16 +78,18 @@ impl Snapshots {
         loop {
             // In this order: what is published is among the recent ones.
             let place = *self.published.borrow();
-            let recent = self.recent.xids();
-            let reading = self.read(&attached, &shape).await;
-            let reading = reading.map_err(|error| refusal(&error, &attached))?;
-            let seen = reading.snapshot();
-            if recent.into_iter().all(|xid| seen.sees(xid)) {
-                return Ok(Snapshot {
-                    attached,
-                    reading,
-                    place,
-                });
+            if let Some(recent) = self.recent.xids() {
+                let reading = self.read(&attached, &shape).await;
+                let reading = reading.map_err(|error| refusal(&error, &attached))?;
+                let seen = reading.snapshot();
+                self.recent.forget(seen);
+                if recent.into_iter().all(|xid| seen.sees(xid)) {
+                    return Ok(Snapshot {
+                        attached,
+                        reading,
+                        place,
+                    });
+                }
             }
             if Instant::now() > end {
                 let text = "a transaction is not visible yet, perhaps because of a synchronous standby; try again";

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use serde_json::{Value, json};
 use tokio::time::sleep;
-use walcast_harness::{Proxy, StopMode, Weather, Writer, eventually};
+use walcast_harness::{Proxy, Role, Socket, StopMode, Subscriber, Weather, Writer, eventually};
 
 use crate::report::by_form;
-use crate::stage::{DEADLINE, DURABLE, OWNERS, Stage, usual};
+use crate::stage::{DEADLINE, DURABLE, OWNERS, SECRET, SLOT, Stage, usual};
 
 /// From the moment Postgres accepts connections to the first event.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -68,16 +69,7 @@ async fn restarts(scenario: &'static str, mode: StopMode, times: usize) -> Resul
 async fn d45_decoded_before_visible() -> Result<()> {
     let mut stage = Stage::new("D45 synchronous standby", DURABLE, &[]).await?;
     stage.record(12).await?;
-    let link = Proxy::start(([127, 0, 0, 1], stage.postgres.port()).into()).await?;
-    let standby = Standby::start(&stage, &link)?;
-    // It begins at the start of a WAL file; the delay is for what is to come.
-    let reached = "select flush_lsn >= pg_current_wal_lsn() from pg_stat_replication
-                   where application_name = 'walcast_standby'";
-    eventually(DEADLINE, async || {
-        let row = stage.sql.query_opt(reached, &[]).await.ok()??;
-        row.get::<_, Option<bool>>(0)?.then_some(())
-    })
-    .await?;
+    let (standby, link) = Standby::start(&stage).await?;
     link.set(Weather::Slow(Duration::from_millis(10)));
     sync_names(&stage, "walcast_standby").await?;
     let load = stage.load(usual(by_form(5, 20))).await?;
@@ -97,6 +89,71 @@ async fn d45_decoded_before_visible() -> Result<()> {
     stage.judge(book).await.map(drop)
 }
 
+/// The server starts anew beside a commit that it has delivered and that waits for its standby. A
+/// snapshot does not see it, and the stream is behind it: who has both would lack it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d45_a_snapshot_after_a_restart() -> Result<()> {
+    let mut stage = Stage::new("D45 restart beside a standby", DURABLE, &[]).await?;
+    let token = Subscriber::new(Role::Service, 1).token(SECRET)?;
+    let url = format!("ws://{}/realtime?token={token}", stage.address);
+    let ask = json!({ "type": "subscribe", "channel": "table:ledger" });
+    let mut live = Socket::connect(&url).await?;
+    live.send_json(&ask).await?;
+    live.expect(|answer| answer["type"] == "ack", DEADLINE)
+        .await?;
+    let open = stage.postgres.connect("postgres", &stage.database).await?;
+    open.batch_execute("begin; select pg_current_xact_id()")
+        .await?;
+    let (standby, link) = Standby::start(&stage).await?;
+    sync_names(&stage, "walcast_standby").await?;
+    link.set(Weather::Blackhole);
+    let writer = stage.postgres.connect("postgres", &stage.database).await?;
+    let commit = tokio::spawn(async move {
+        let insert = "insert into ledger values (1, ledger_user(0), 2, 'x')";
+        writer.batch_execute(insert).await
+    });
+    let is_row = |message: &Value| message["payload"]["record"]["id"] == 1;
+    let event = live.expect(is_row, DEADLINE).await?;
+    let at = event["payload"]["cursor"].as_str().unwrap_or_default();
+    let at = at.split(':').next().unwrap_or_default();
+    let acknowledged = format!(
+        "select confirmed_flush_lsn > '{at}' from pg_replication_slots where slot_name = '{SLOT}'"
+    );
+    eventually(DEADLINE, async || {
+        let row = stage.sql.query_one(&acknowledged, &[]).await.ok()?;
+        row.get::<_, bool>(0).then_some(())
+    })
+    .await?;
+    stage.server_mut().kill9().await?;
+    stage.start().await?;
+    stage.server().ready().await?;
+    stage.figures.faults += 1;
+
+    let mut ask = ask;
+    ask["snapshot"] = true.into();
+    let mut socket = Socket::connect(&url).await?;
+    socket.send_json(&ask).await?;
+    let answer = socket.next_json(DEADLINE).await?;
+    assert_eq!(answer["code"], "SNAPSHOT_FAILED", "{answer}");
+    assert!(!commit.is_finished(), "nobody sees it so far");
+    link.set(Weather::Fair);
+    commit.await??;
+    // One that is still open, and not in the log, is not waited for.
+    socket.send_json(&ask).await?;
+    let is_complete = |message: &Value| message["event"] == "snapshot_complete";
+    let messages = socket.until(is_complete, DEADLINE).await?;
+    let chunks = messages.iter().filter(|one| one["type"] == "snapshot");
+    let rows: Vec<_> = chunks
+        .flat_map(|one| one["payload"]["records"].as_array())
+        .flatten()
+        .map(|row| &row["id"])
+        .collect();
+    assert_eq!(rows, [1], "{messages:?}");
+    drop((open, standby));
+    stage.passed();
+    Ok(())
+}
+
 /// ALTER SYSTEM refuses to run beside other statements.
 async fn sync_names(stage: &Stage, names: &str) -> Result<()> {
     stage
@@ -114,7 +171,9 @@ struct Standby {
 }
 
 impl Standby {
-    fn start(stage: &Stage, link: &Proxy) -> Result<Standby> {
+    /// It has everything so far; what is to come it gets through the proxy.
+    async fn start(stage: &Stage) -> Result<(Standby, Proxy)> {
+        let link = Proxy::start(([127, 0, 0, 1], stage.postgres.port()).into()).await?;
         let folder =
             std::env::temp_dir().join(format!("walcast-standby-{}", stage.postgres.port()));
         std::fs::create_dir_all(&folder)?;
@@ -128,7 +187,16 @@ impl Standby {
             ))
             .stdin(std::process::Stdio::null())
             .spawn()?;
-        Ok(Standby { child, folder })
+        let standby = Standby { child, folder };
+        // It begins at the start of a WAL file.
+        let reached = "select flush_lsn >= pg_current_wal_lsn() from pg_stat_replication
+                       where application_name = 'walcast_standby'";
+        eventually(DEADLINE, async || {
+            let row = stage.sql.query_opt(reached, &[]).await.ok()??;
+            row.get::<_, Option<bool>>(0)?.then_some(())
+        })
+        .await?;
+        Ok((standby, link))
     }
 }
 

@@ -1,0 +1,137 @@
+//! Keeps an eye on which transactions of the stream other sessions see.
+//!
+//! A snapshot of a table is joined to the stream at a place, and must have seen every transaction
+//! before it. While the server runs, [`Recent`] knows which these are. Not so after a restart:
+//!
+//! 1. A commit waits for its synchronous standby; its record is in the WAL, nobody sees its rows.
+//! 2. It comes from the stream, is logged, delivered and acknowledged. Postgres won't send it again.
+//! 3. The server starts anew. The stream stands behind this transaction.
+//! 4. A snapshot is asked for. It does not see the transaction, and the stream goes on behind it: the
+//!    rows would be missing for ever.
+//!
+//! So what the log has is looked through at the start for transactions that are not visible, and
+//! until that is done snapshots wait. Out of sight is a commit that has waited for its standby for
+//! longer than the log is kept, or whose log was thrown away meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use walcast_change::Cursor;
+use walcast_log::{History, ReadError};
+use walcast_pgoutput::Xid;
+use walcast_rls::PgSnapshot;
+use walcast_source::connect_sql;
+
+use crate::recent::Recent;
+
+/// Between two tries to ask Postgres.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Row values of the log that are held at the same time.
+const PIECE_BYTES: usize = 1 << 20;
+/// A log that is damaged or cut off in many places is not looked through for ever.
+const BEGINNINGS_MAX: usize = 64;
+
+/// Asks Postgres what is visible.
+struct Sight {
+    url: String,
+    client: Option<Client>,
+}
+
+/// Completes `recent` from the log, as far as it goes now, then has it forget what has become
+/// visible, until `stop`. `url`: where snapshots are read.
+pub(crate) async fn keep_watch(
+    recent: Arc<Recent>,
+    history: History,
+    url: String,
+    stop: CancellationToken,
+) {
+    let end = history.written().borrow().cursor;
+    let mut sight = Sight { url, client: None };
+    let watching = async {
+        let seen = sight.look().await;
+        let looking = tokio::task::spawn_blocking(move || doubtful(&history, end, &seen));
+        let Ok(doubtful) = looking.await else {
+            return; // the runtime ends
+        };
+        if !doubtful.is_empty() {
+            let transactions = doubtful.len();
+            info!(
+                transactions,
+                "transactions of the log are not visible yet, perhaps because of a synchronous standby; snapshots wait for them"
+            );
+        }
+        recent.complete(doubtful);
+        loop {
+            recent.many().await;
+            recent.forget(&sight.look().await);
+        }
+    };
+    stop.run_until_cancelled(watching).await;
+}
+
+/// The transactions up to `end` that `seen` does not see. Reads the whole log.
+fn doubtful(history: &History, end: Cursor, seen: &PgSnapshot) -> Vec<Xid> {
+    let mut doubtful = Vec::new();
+    for _ in 0..BEGINNINGS_MAX {
+        match read_through(history, end, seen, &mut doubtful) {
+            // Everybody was told of a gap.
+            Ok(()) | Err(ReadError::EpochChanged { .. }) => return doubtful,
+            // Retention was faster, or a part is damaged and dropped: from what is left now.
+            Err(error) => debug!(%error, "looking through the log anew"),
+        }
+    }
+    warn!("the log can't be looked through for transactions that are not visible yet");
+    doubtful
+}
+
+fn read_through(
+    history: &History,
+    end: Cursor,
+    seen: &PgSnapshot,
+    doubtful: &mut Vec<Xid>,
+) -> Result<(), ReadError> {
+    let mut reader = history.reader_after(history.oldest())?;
+    let mut last = None;
+    while reader.position().cursor < end {
+        let batch = reader.next_batch(PIECE_BYTES, usize::MAX, |_| true)?;
+        for change in &batch.changes {
+            let known = last.replace(change.xid) == Some(change.xid);
+            if !known && !seen.sees(change.xid) && !doubtful.contains(&change.xid) {
+                doubtful.push(change.xid);
+            }
+        }
+        if batch.at_end {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Sight {
+    /// What is visible now. Tries until there is an answer.
+    async fn look(&mut self) -> PgSnapshot {
+        loop {
+            match timeout(ANSWER_PATIENCE, self.ask()).await {
+                Ok(Some(seen)) => return seen,
+                Ok(None) | Err(_) => self.client = None,
+            }
+            debug!("postgres was not asked what is visible; trying again");
+            sleep(TRY_AGAIN).await;
+        }
+    }
+
+    async fn ask(&mut self) -> Option<PgSnapshot> {
+        if self.client.is_none() {
+            self.client = connect_sql(&self.url, "walcast sight").await.ok();
+        }
+        let row = self.client.as_ref()?.query_one(VISIBLE, &[]).await.ok()?;
+        PgSnapshot::parse(row.try_get(0).ok()?)
+    }
+}
+
+const VISIBLE: &str = "select pg_catalog.pg_current_snapshot()::text";
