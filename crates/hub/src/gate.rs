@@ -15,7 +15,6 @@ use crate::{Outbox, Pushed, Standing};
 /// what came before (missed changes, a snapshot) opens it, once, and what waited follows in order.
 #[derive(Debug)]
 pub struct Gate {
-    bytes_max: usize,
     /// What passes has to be judged as this number stands for.
     judged: Option<(Arc<Standing>, u64)>,
     state: Mutex<State>,
@@ -32,8 +31,7 @@ pub struct Skip {
 #[derive(Debug)]
 enum State {
     Closed {
-        held: VecDeque<Held>,
-        bytes: usize,
+        waiting: Waiting,
         skip: Option<Skip>,
     },
     Open {
@@ -41,19 +39,25 @@ enum State {
         /// The last that passed.
         last: Option<Cursor>,
     },
-    /// More waited than may wait.
-    Overflowed,
     /// See [`Gate::give_up`].
     GivenUp,
+}
+
+/// Frames behind a closed gate. However they leave, the connection has room for others again.
+#[derive(Debug)]
+struct Waiting {
+    frames: VecDeque<Held>,
+    bytes: usize,
+    outbox: Arc<Outbox>,
 }
 
 /// What became of a gate that was to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     Open,
-    /// More waited than may wait: the connection ends. Or it was open already.
+    /// It was open already.
     Never,
-    /// Nothing has passed, and nothing will.
+    /// Nothing has passed, and nothing will: who was to open it goes on sending, or nobody does.
     GivenUp,
 }
 
@@ -103,16 +107,17 @@ impl fmt::Debug for Skip {
 }
 
 impl Gate {
-    /// A closed gate, behind which at most `bytes_max` may wait. What `skip` names does not.
-    pub fn closed(bytes_max: usize, skip: Option<Skip>) -> Arc<Gate> {
+    /// A closed gate before `outbox`. What `skip` names does not wait. Behind all gates of a connection
+    /// as much may wait as in its outbox.
+    pub fn closed(outbox: Arc<Outbox>, skip: Option<Skip>) -> Arc<Gate> {
+        let waiting = Waiting {
+            frames: VecDeque::new(),
+            bytes: 0,
+            outbox,
+        };
         Arc::new(Gate {
-            bytes_max,
             judged: None,
-            state: Mutex::new(State::Closed {
-                held: VecDeque::new(),
-                bytes: 0,
-                skip,
-            }),
+            state: Mutex::new(State::Closed { waiting, skip }),
         })
     }
 
@@ -121,7 +126,6 @@ impl Gate {
     /// ([`Standing::judged`]): from then on nothing.
     pub fn open_but(skip: Skip, standing: Arc<Standing>, turn: u64) -> Arc<Gate> {
         Arc::new(Gate {
-            bytes_max: 0,
             judged: Some((standing, turn)),
             state: Mutex::new(State::Open {
                 skip: Some(skip),
@@ -134,7 +138,7 @@ impl Gate {
     pub fn skip(&self) -> Option<Skip> {
         match &*self.state.lock() {
             State::Open { skip, .. } => skip.clone(),
-            State::Closed { .. } | State::Overflowed | State::GivenUp => None,
+            State::Closed { .. } | State::GivenUp => None,
         }
     }
 
@@ -142,7 +146,7 @@ impl Gate {
     pub fn last(&self) -> Option<Cursor> {
         match &*self.state.lock() {
             State::Open { last, .. } => *last,
-            State::Closed { .. } | State::Overflowed | State::GivenUp => None,
+            State::Closed { .. } | State::GivenUp => None,
         }
     }
 
@@ -152,29 +156,26 @@ impl Gate {
         let mut state = self.state.lock();
         match &*state {
             State::Open { .. } => false,
-            State::Closed { .. } | State::Overflowed | State::GivenUp => {
+            State::Closed { .. } | State::GivenUp => {
                 *state = State::GivenUp;
                 true
             }
         }
     }
 
-    /// A frame on its way to `outbox`: held, passed or skipped. Too much that waits ends the
-    /// connection like an outbox that is full: nothing is left out silently.
+    /// A frame on its way to `outbox`: held, passed or skipped. If too much waits, this gate is given
+    /// up: nothing is left out, for who was to open it goes on sending instead.
     pub fn push(&self, cursor: Cursor, xid: Xid, frame: Bytes, outbox: &Outbox) -> Pushed {
         let mut state = self.state.lock();
         match &mut *state {
-            State::Closed { held, bytes, skip } => {
+            State::Closed { waiting, skip } => {
                 if skip.as_ref().is_some_and(|skip| skip.skips(cursor, xid)) {
                     return Pushed::Queued;
                 }
-                *bytes += frame.len();
-                if *bytes > self.bytes_max && !held.is_empty() {
-                    *state = State::Overflowed;
-                    outbox.close_slow();
+                if !waiting.add(Held { cursor, xid, frame }) {
+                    *state = State::GivenUp;
                     return Pushed::Closed;
                 }
-                held.push_back(Held { cursor, xid, frame });
                 Pushed::Queued
             }
             State::Open { skip, last } => {
@@ -196,7 +197,7 @@ impl Gate {
                 *last = Some(cursor);
                 pushed
             }
-            State::Overflowed | State::GivenUp => Pushed::Closed,
+            State::GivenUp => Pushed::Closed,
         }
     }
 
@@ -209,12 +210,12 @@ impl Gate {
         outbox: &Outbox,
     ) -> Opened {
         let mut state = self.state.lock();
-        let held = match &mut *state {
-            State::Closed { held, .. } => held,
+        let waiting = match &mut *state {
+            State::Closed { waiting, .. } => waiting,
             State::GivenUp => return Opened::GivenUp,
-            State::Open { .. } | State::Overflowed => return Opened::Never,
+            State::Open { .. } => return Opened::Never,
         };
-        let held = std::mem::take(held);
+        let held = std::mem::take(&mut waiting.frames);
         let last = held.back().map(|held| held.cursor);
         for Held { cursor, xid, frame } in held {
             if !skip.as_ref().is_some_and(|skip| skip.skips(cursor, xid)) {
@@ -229,12 +230,32 @@ impl Gate {
     }
 }
 
+impl Waiting {
+    /// `false`: there is no room for it.
+    fn add(&mut self, held: Held) -> bool {
+        let bytes = held.frame.len();
+        let fits = self.outbox.hold(bytes);
+        if fits {
+            self.bytes += bytes;
+            self.frames.push_back(held);
+        }
+        fits
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.outbox.let_go(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use walcast_rls::Viewer;
 
     use super::*;
-    use crate::{Closing, Pending};
 
     fn at(lsn: u64, ordinal: u64) -> Cursor {
         Cursor {
@@ -254,8 +275,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_follows_in_order_and_what_is_known_is_skipped() {
-        let outbox = Outbox::new(1000);
-        let gate = Gate::closed(100, Some(Skip::up_to(at(5, 0))));
+        let outbox = Arc::new(Outbox::new(1000));
+        let gate = Gate::closed(outbox.clone(), Some(Skip::up_to(at(5, 0))));
         gate.push(at(5, 0), Xid(5), vec![0; 1000].into(), &outbox);
         for (lsn, frame) in [(10, "a"), (20, "b"), (30, "c")] {
             let pushed = gate.push(at(lsn, 0), Xid(lsn as u32), frame.into(), &outbox);
@@ -312,8 +333,8 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_gate_that_was_given_up_nothing_passes() {
-        let outbox = Outbox::new(1000);
-        let gate = Gate::closed(100, None);
+        let outbox = Arc::new(Outbox::new(1000));
+        let gate = Gate::closed(outbox.clone(), None);
         gate.push(at(1, 0), Xid(1), "a".into(), &outbox);
         assert!(gate.give_up());
         let pushed = gate.push(at(2, 0), Xid(2), "b".into(), &outbox);
@@ -321,7 +342,7 @@ mod tests {
         let opened = gate.open(None, |_| Some("!".into()), &outbox);
         assert_eq!(opened, Opened::GivenUp);
         assert_eq!(taken(&outbox).await, b"");
-        let gate = Gate::closed(100, None);
+        let gate = Gate::closed(outbox.clone(), None);
         gate.push(at(1, 0), Xid(1), "a".into(), &outbox);
         assert_eq!(gate.open(None, |_| None, &outbox), Opened::Open);
         assert!(!gate.give_up(), "what has passed can't be sent by another");
@@ -329,22 +350,118 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_much_that_waits_ends_the_connection() {
-        let outbox = Outbox::new(1000);
-        let gate = Gate::closed(3, None);
+    async fn too_much_that_waits_is_given_up_and_makes_room() {
+        let outbox = Arc::new(Outbox::new(3));
+        let [one, other] = [(); 2].map(|()| Gate::closed(outbox.clone(), None));
+        let push = |gate: &Gate, lsn, frame| gate.push(at(lsn, 0), Xid(1), frame, &outbox);
+        assert_eq!(push(&one, 1, "ab".into()), Pushed::Queued);
+        assert_eq!(push(&other, 1, "cd".into()), Pushed::Closed);
         assert_eq!(
-            gate.push(at(1, 0), Xid(1), "ab".into(), &outbox),
-            Pushed::Queued
+            other.open(None, |_| Some("!".into()), &outbox),
+            Opened::GivenUp
         );
-        assert_eq!(
-            gate.push(at(1, 1), Xid(1), "cd".into(), &outbox),
-            Pushed::Closed
-        );
-        assert_eq!(
-            gate.open(None, |_| Some("!".into()), &outbox),
-            Opened::Never
-        );
-        let end = outbox.take(&mut Vec::new(), 9).await;
-        assert_eq!(end, Pending::Closed(Closing::Slow));
+        assert_eq!(push(&one, 2, "c".into()), Pushed::Queued);
+        assert_eq!((outbox.held(), outbox.closing()), (3, None));
+        assert_eq!(one.open(None, |_| None, &outbox), Opened::Open);
+        assert_eq!(taken(&outbox).await, b"abc");
+        let large = Gate::closed(outbox.clone(), None);
+        assert_eq!(push(&large, 3, "abcdef".into()), Pushed::Queued);
+        assert_eq!(push(&large, 4, "g".into()), Pushed::Closed);
+        assert_eq!(outbox.held(), 0);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Push {
+            gate: usize,
+            bytes: usize,
+        },
+        Open(usize),
+        GiveUp(usize),
+        /// Nobody has it any more, and another takes its place.
+        Drop(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let gate = 0..GATES;
+        prop_oneof![
+            8 => (gate.clone(), 1..12usize).prop_map(|(gate, bytes)| Step::Push { gate, bytes }),
+            1 => gate.clone().prop_map(Step::Open),
+            1 => gate.clone().prop_map(Step::GiveUp),
+            1 => gate.prop_map(Step::Drop),
+        ]
+    }
+
+    const GATES: usize = 4;
+    const HELD_MAX: usize = 20;
+
+    /// What a gate should have.
+    #[derive(Clone, Default)]
+    struct Model {
+        waiting: Vec<(u8, usize)>,
+        state: Option<Opened>,
+    }
+
+    proptest! {
+        /// Of all gates together no more waits than may wait, and of each either everything passes, in
+        /// order, or nothing.
+        #[test]
+        fn a_connection_holds_no_more_than_its_bound(steps in vec(step(), 0..200)) {
+            let outbox = Arc::new(Outbox::new(HELD_MAX));
+            let new = || Gate::closed(outbox.clone(), None);
+            let mut gates: Vec<_> = (0..GATES).map(|_| new()).collect();
+            let mut models = vec![Model::default(); GATES];
+            let reader = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            for (nth, step) in steps.into_iter().enumerate() {
+                let held: usize = models.iter().flat_map(|one| &one.waiting).map(|(_, bytes)| bytes).sum();
+                prop_assert_eq!(outbox.held(), held);
+                let mut expected = Vec::new();
+                match step {
+                    Step::Push { gate, bytes } => {
+                        let byte = nth as u8;
+                        let pushed = gates[gate].push(at(nth as u64, 0), Xid(1), vec![byte; bytes].into(), &outbox);
+                        let model = &mut models[gate];
+                        match model.state {
+                            Some(Opened::GivenUp) => prop_assert_eq!(pushed, Pushed::Closed),
+                            Some(_) => expected.push((byte, bytes)),
+                            None if held == 0 || held + bytes <= HELD_MAX => {
+                                prop_assert_eq!(pushed, Pushed::Queued);
+                                model.waiting.push((byte, bytes));
+                            }
+                            None => {
+                                prop_assert_eq!(pushed, Pushed::Closed);
+                                *model = Model { waiting: Vec::new(), state: Some(Opened::GivenUp) };
+                            }
+                        }
+                    }
+                    Step::Open(gate) => {
+                        let model = &mut models[gate];
+                        let opened = gates[gate].open(None, |_| None, &outbox);
+                        let now = match model.state {
+                            None => Opened::Open,
+                            Some(Opened::GivenUp) => Opened::GivenUp,
+                            Some(_) => Opened::Never,
+                        };
+                        prop_assert_eq!(opened, now);
+                        model.state.get_or_insert(opened);
+                        expected = std::mem::take(&mut model.waiting);
+                    }
+                    Step::GiveUp(gate) => {
+                        if gates[gate].give_up() {
+                            models[gate] = Model { waiting: Vec::new(), state: Some(Opened::GivenUp) };
+                        }
+                    }
+                    Step::Drop(gate) => {
+                        gates[gate] = new();
+                        models[gate] = Model::default();
+                    }
+                }
+                let expected: Vec<u8> = expected
+                    .into_iter()
+                    .flat_map(|(byte, bytes)| vec![byte; bytes])
+                    .collect();
+                prop_assert_eq!(reader.block_on(taken(&outbox)), expected);
+            }
+        }
     }
 }

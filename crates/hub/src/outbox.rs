@@ -1,6 +1,7 @@
 //! The queue of frames that wait for one connection's socket.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub enum Closing {
 pub struct Outbox {
     bytes_max: usize,
     state: Mutex<State>,
+    /// Bytes that wait behind the connection's gates to come here.
+    held: AtomicUsize,
     /// There is something to write, or an end.
     wake: Notify,
     /// Nothing is left to write, or nothing will be written.
@@ -80,6 +83,7 @@ impl Outbox {
         Outbox {
             bytes_max,
             state: Mutex::new(state),
+            held: AtomicUsize::new(0),
             wake,
             empty,
         }
@@ -112,11 +116,6 @@ impl Outbox {
         } else {
             Pushed::Queued
         }
-    }
-
-    /// Ends the connection as [`Closing::Slow`]: what was to follow does not fit.
-    pub fn close_slow(&self) {
-        self.close(Closing::Slow);
     }
 
     /// Waits until the writer has taken everything, or the outbox is closed; no longer than until
@@ -154,9 +153,26 @@ impl Outbox {
         self.state.lock().closing
     }
 
-    /// The bytes that may wait.
-    pub fn bytes_max(&self) -> usize {
-        self.bytes_max
+    /// Whether so much more may wait behind the gates of this connection: together as much as here, or
+    /// one frame alone. It does from now on, until [`Outbox::let_go`].
+    pub(crate) fn hold(&self, bytes: usize) -> bool {
+        let fits = |held: usize| {
+            let more = held.saturating_add(bytes);
+            (held == 0 || more <= self.bytes_max).then_some(more)
+        };
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
+    }
+
+    /// So much waits behind gates no more.
+    pub(crate) fn let_go(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes that wait behind gates.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// The bytes that wait.

@@ -50,6 +50,9 @@ impl<C: RowCheck> Walk<C> {
             Some(Opened::GivenUp) => {
                 going.walker.until = Instant::now() + STAY;
                 going.walker.attached.member.gate = None;
+                // The pipeline may have it still: too much waited.
+                let (done, _) = oneshot::channel();
+                let _ = self.made_of.orders.send(Order::Unsubscribe(id, done)).await;
                 if self.lane == Lane::Back
                     && let Some(mut walker) = self.part(id, self.reached).await
                 {
@@ -87,7 +90,7 @@ impl<C: RowCheck> Walk<C> {
             if let Some(going) = self.going.get_mut(id) {
                 let has = going.walker.has(self.reached);
                 let member = &mut going.walker.attached.member;
-                member.gate = Some(Gate::closed(member.outbox.bytes_max(), Some(has)));
+                member.gate = Some(Gate::closed(member.outbox.clone(), Some(has)));
                 attached.push(going.walker.attached.clone());
             }
         }
