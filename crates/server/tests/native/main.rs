@@ -7,6 +7,7 @@ mod limits;
 mod messages;
 mod refusals;
 mod resume;
+mod resume_apart;
 mod sight;
 mod snapshot;
 mod stage;

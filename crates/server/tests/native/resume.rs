@@ -7,12 +7,12 @@ use walcast_harness::{Postgres, Socket, eventually};
 use crate::stage::{ALICE, BOB, DEADLINE, Stage, subscribe};
 
 /// With a slot that outlives the server.
-async fn durable() -> Result<Stage> {
+pub(crate) async fn durable() -> Result<Stage> {
     let postgres = Postgres::shared().await;
     Stage::on(postgres, &[("slot_mode", "durable")]).await
 }
 
-fn cursor(message: &Value) -> Result<String> {
+pub(crate) fn cursor(message: &Value) -> Result<String> {
     let inner = message["payload"]["cursor"].as_str();
     let text = inner.or(message["cursor"].as_str());
     Ok(text
@@ -21,7 +21,7 @@ fn cursor(message: &Value) -> Result<String> {
 }
 
 /// The ids of the rows that come before `caught_up`, and its cursor.
-async fn missed(socket: &mut Socket) -> Result<(Vec<i64>, String)> {
+pub(crate) async fn missed(socket: &mut Socket) -> Result<(Vec<i64>, String)> {
     let mut ids = Vec::new();
     loop {
         let message = socket.next_json(DEADLINE).await?;
@@ -33,7 +33,7 @@ async fn missed(socket: &mut Socket) -> Result<(Vec<i64>, String)> {
     }
 }
 
-async fn resume(stage: &Stage, user: &str, channel: &str, since: &str) -> Result<(Socket, Value)> {
+pub(crate) async fn resume(stage: &Stage, user: &str, channel: &str, since: &str) -> Result<(Socket, Value)> {
     let mut socket = stage.connect(user).await?;
     let request = json!({ "channel": channel, "since": since });
     let ack = subscribe(&mut socket, request).await?;
