@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use crate::book::Rows;
+use crate::book::{Rows, apply};
 use crate::socket::Socket;
 use crate::subscriber::{Desk, Subscriber};
 use crate::transcript::{Connection, Heard, Segment, Transcript, cursor};
@@ -254,7 +254,7 @@ impl Tape {
                 let rows = desk.rows(self.recording.subscriber, SILENCE).await?;
                 (rows, ack.cursor.clone())
             }
-            Beginning::Snapshot if snapshot => read_snapshot(socket).await?,
+            Beginning::Snapshot if snapshot => self.read_snapshot(socket).await?,
             Beginning::Snapshot => (Rows::new(), ack.cursor.clone()),
         };
         self.transcript.segments.push(Segment {
@@ -265,6 +265,31 @@ impl Tape {
         self.since = Some(from);
         self.tell.send_modify(|heed| heed.began += 1);
         Ok(())
+    }
+
+    /// The rows, with the changes that came since they were read: up to the last message's place.
+    async fn read_snapshot(&mut self, socket: &mut Socket) -> Result<(Rows, String), Left> {
+        let mut rows = Rows::new();
+        let mut last = None;
+        loop {
+            let heard = hear(socket, SILENCE).await?;
+            match (heard.kind.as_str(), heard.event.as_str()) {
+                ("snapshot", _) if last.is_none() => {
+                    let records = heard.payload.records.iter();
+                    rows.extend(records.filter_map(|row| Some((row.id, row.version?))));
+                }
+                ("broadcast", _) => {
+                    let received = heard.payload.received()?;
+                    if last.replace(received.cursor) >= Some(received.cursor) || received.torn {
+                        let wrong = format!("within a snapshot: {received:?}");
+                        self.transcript.gaps.push(wrong); // no scenario of snapshots has a right to one
+                    }
+                    apply(&received.view, &mut rows);
+                }
+                ("system", "snapshot_complete") => return Ok((rows, heard.cursor)),
+                _ => return Err(Left::Ended(format!("no snapshot: {heard:?}"))),
+            }
+        }
     }
 
     fn take(&mut self, heard: &Heard) -> Result<(), Left> {
@@ -310,20 +335,5 @@ async fn hear(socket: &mut Socket, deadline: Duration) -> Result<Heard> {
         }
         Message::Close(Some(frame)) => anyhow::bail!("close {}: {}", frame.code, frame.reason),
         other => anyhow::bail!("not a text frame: {other:?}"),
-    }
-}
-
-async fn read_snapshot(socket: &mut Socket) -> Result<(Rows, String), Left> {
-    let mut rows = Rows::new();
-    loop {
-        let heard = hear(socket, SILENCE).await?;
-        match (heard.kind.as_str(), heard.event.as_str()) {
-            ("snapshot", _) => {
-                let records = heard.payload.records.iter();
-                rows.extend(records.filter_map(|row| Some((row.id, row.version?))));
-            }
-            ("system", "snapshot_complete") => return Ok((rows, heard.cursor)),
-            _ => return Err(Left::Ended(format!("no snapshot: {heard:?}"))),
-        }
     }
 }

@@ -36,7 +36,8 @@ impl Walcast {
     /// Runs `binary serve` on a free port and waits until it listens.
     ///
     /// `settings` are names as in the settings file (`("rls_database_url", "postgres://…")`); they are
-    /// passed as `WALCAST_…` variables, and the caller's own such variables are not. Without a
+    /// passed as `WALCAST_…` variables, and the caller's own such variables are not; `env:NAME` is a
+    /// variable of the process as it stands. Without a
     /// `log_dir` it gets a temporary one, which is that of the last server with the same database and
     /// slot, unless that one still runs.
     /// Give `env!("CARGO_BIN_EXE_walcast")` as the binary in a test of the server's crate.
@@ -224,7 +225,10 @@ fn command(binary: &Path, settings: &[(&str, &str)]) -> Command {
         .stdin(Stdio::null())
         .kill_on_drop(true);
     for (name, value) in settings {
-        command.env(format!("WALCAST_{}", name.to_uppercase()), value);
+        match name.strip_prefix("env:") {
+            Some(variable) => command.env(variable, value),
+            None => command.env(format!("WALCAST_{}", name.to_uppercase()), value),
+        };
     }
     command
 }

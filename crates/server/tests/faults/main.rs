@@ -4,6 +4,7 @@
 //!
 //! Each scenario has a Postgres of its own. Its seed is printed; `WALCAST_FAULTS_SEED` repeats it.
 
+mod clock;
 mod decoding;
 mod failover;
 mod network;
@@ -11,6 +12,9 @@ mod postgres;
 mod process;
 mod report;
 mod rights;
+mod secrets;
+mod shapes;
 mod slot;
+mod snapshots;
 mod stage;
 mod traps;
