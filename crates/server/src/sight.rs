@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use walcast_change::Cursor;
@@ -36,12 +35,6 @@ const PIECE_BYTES: usize = 1 << 20;
 /// A log that is damaged or cut off in many places is not looked through for ever.
 const BEGINNINGS_MAX: usize = 64;
 
-/// Asks Postgres what is visible.
-struct Sight {
-    url: String,
-    client: Option<Client>,
-}
-
 /// Completes `recent` from the log, as far as it goes now, then has it forget what has become
 /// visible, until `stop`. `url`: where snapshots are read.
 pub(crate) async fn keep_watch(
@@ -51,9 +44,8 @@ pub(crate) async fn keep_watch(
     stop: CancellationToken,
 ) {
     let end = history.written().borrow().cursor;
-    let mut sight = Sight { url, client: None };
     let watching = async {
-        let seen = sight.look().await;
+        let seen = look(&url).await;
         let looking = tokio::task::spawn_blocking(move || doubtful(&history, end, &seen));
         let Ok(doubtful) = looking.await else {
             return; // the runtime ends
@@ -68,7 +60,7 @@ pub(crate) async fn keep_watch(
         recent.complete(doubtful);
         loop {
             recent.many().await;
-            recent.forget(&sight.look().await);
+            recent.forget(&look(&url).await);
         }
     };
     stop.run_until_cancelled(watching).await;
@@ -112,26 +104,21 @@ fn read_through(
     Ok(())
 }
 
-impl Sight {
-    /// What is visible now. Tries until there is an answer.
-    async fn look(&mut self) -> PgSnapshot {
-        loop {
-            match timeout(ANSWER_PATIENCE, self.ask()).await {
-                Ok(Some(seen)) => return seen,
-                Ok(None) | Err(_) => self.client = None,
-            }
-            debug!("postgres was not asked what is visible; trying again");
-            sleep(TRY_AGAIN).await;
+/// What is visible now. Tries until there is an answer. Not often enough asked to keep a session.
+async fn look(url: &str) -> PgSnapshot {
+    loop {
+        if let Ok(Some(seen)) = timeout(ANSWER_PATIENCE, ask(url)).await {
+            return seen;
         }
+        debug!("postgres was not asked what is visible; trying again");
+        sleep(TRY_AGAIN).await;
     }
+}
 
-    async fn ask(&mut self) -> Option<PgSnapshot> {
-        if self.client.is_none() {
-            self.client = connect_sql(&self.url, "walcast sight").await.ok();
-        }
-        let row = self.client.as_ref()?.query_one(VISIBLE, &[]).await.ok()?;
-        PgSnapshot::parse(row.try_get(0).ok()?)
-    }
+async fn ask(url: &str) -> Option<PgSnapshot> {
+    let client = connect_sql(url, "walcast sight").await.ok()?;
+    let row = client.query_one(VISIBLE, &[]).await.ok()?;
+    PgSnapshot::parse(row.try_get(0).ok()?)
 }
 
 const VISIBLE: &str = "select pg_catalog.pg_current_snapshot()::text";

@@ -266,7 +266,8 @@ settings! {
     messages_per_minute_max: Limit = "100";
     /// The longest message that a client may send.
     message_bytes_max: Size = "64KiB";
-    /// What may wait for a slow client; beyond it the connection is closed with a code that says so.
+    /// What may wait for a slow client; beyond it the connection is closed with a code that says so. As much again may
+    /// wait for the moment in which its subscriptions, having been caught up, become live.
     outbox_bytes_max: Size = "1MiB";
 
     ["Channels"]
