@@ -122,3 +122,73 @@ async fn ask(url: &str) -> Option<PgSnapshot> {
 }
 
 const VISIBLE: &str = "select pg_catalog.pg_current_snapshot()::text";
+
+#[cfg(test)]
+mod tests {
+    use walcast_change::{Change, Operation, Shape, Types};
+    use walcast_log::{Identity, Log, LogConfig};
+    use walcast_pgoutput::{Lsn, PgTime, Relation, RelationId, ReplicaIdentity};
+
+    use super::*;
+
+    fn cursor(lsn: u64) -> Cursor {
+        Cursor {
+            commit_lsn: Lsn(lsn),
+            ordinal: 0,
+        }
+    }
+
+    fn changes(xids: &[u32]) -> impl Iterator<Item = Change> {
+        let relation = Relation {
+            id: RelationId(1),
+            schema: "public".into(),
+            name: "t".into(),
+            identity: ReplicaIdentity::Full,
+            columns: Vec::new(),
+        };
+        let shape = Arc::new(Shape::new(&relation, None, &Types::default()));
+        xids.iter().zip(1u64..).map(move |(xid, lsn)| Change {
+            cursor: cursor(lsn * 10),
+            commit_time: PgTime(0),
+            xid: Xid(*xid),
+            shape: shape.clone(),
+            operation: Operation::Truncate,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_the_log_has_and_nobody_sees_is_doubtful() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let identity = Identity {
+            system: "1".into(),
+            timeline: 1,
+            slot: "s".into(),
+            publication: "p".into(),
+        };
+        let config = LogConfig::new(folder.path());
+        let (mut log, _) = Log::open(config, identity).expect("an empty folder");
+        for change in changes(&[100, 104, 101, 105, 103, 106]) {
+            let end = Lsn(change.cursor.commit_lsn.0 + 5);
+            log.append(&change);
+            log.commit(end);
+        }
+        log.sync().await.expect("a disk");
+        let history = log.history();
+        for (seen, end, expected) in [
+            ("100:105:100,101", 60, vec![100, 101, 105, 106]),
+            // 102 is open, and nothing of it was decoded.
+            ("102:107:102", 60, vec![]),
+            ("107:107:", 60, vec![]),
+            // An earlier life's end; what comes behind it is known to who takes it from the stream.
+            ("107:107:", 0, vec![]),
+        ] {
+            let seen = PgSnapshot::parse(seen).expect("a snapshot's text");
+            let xids: Vec<u32> = doubtful(&history, cursor(end), &seen)
+                .into_iter()
+                .map(|xid| xid.0)
+                .collect();
+            assert_eq!(xids, expected, "{seen:?}");
+        }
+        log.close(Duration::from_secs(1)).await.expect("a disk");
+    }
+}
