@@ -18,7 +18,7 @@ prove: ## generated policies: verdicts compared with direct SELECTs (VERDICTS=30
 	WALCAST_PROVE_VERDICTS=$(or $(VERDICTS),300000) WALCAST_PROVE_SEED=$(or $(SEED),$(shell date +%s)) \
 		cargo test --release -p walcast-rls --test prove -- --nocapture
 
-faults: ## the fault suite in full, with a table of what was counted (FAULTS="a1 b18" SEED=1)
+faults: ## the fault suite in full, with a table of what was counted (FAULTS="a1 b18" SEED=1 POSTGRES=17)
 	@integration/setup/faults.sh $(FAULTS)
 
 autobahn: ## the WebSocket against the Autobahn suite, groups 1 to 7 and 10 (needs Python 2.7)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make faults`: the fault suite in its full form, against the optimised binary; prints a table.
-# Arguments are parts of scenarios' names; without any, all run.
+# Arguments are parts of scenarios' names; without any, all run. POSTGRES=17 runs them on that version.
 set -eu
 cd "$(dirname "$0")/../.."
 . integration/setup/install.sh
@@ -8,7 +8,17 @@ cd "$(dirname "$0")/../.."
 main() {
     need_rust
     need_postgres
-    # A thousand clients, twice: in front of the proxy and behind it.
+    need_faketime || say "without libfaketime: the clock does not jump"
+    local major
+    for major in 17 18; do
+        need_postgres_major "$major" || say "without PostgreSQL $major"
+    done
+    if [ -n "${POSTGRES:-}" ]; then
+        need_postgres_major "$POSTGRES" || fail "PostgreSQL $POSTGRES is not to be had here."
+        local programs=WALCAST_POSTGRES_$POSTGRES
+        export WALCAST_POSTGRES=${!programs}
+    fi
+    # Ten thousand clients.
     ulimit -n "$(ulimit -Hn)"
     cargo build --release --quiet --bin walcast
     local target report status=0

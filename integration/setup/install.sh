@@ -50,6 +50,37 @@ find_postgres() {
     [ -n "$initdb" ] && [ -x "$POSTGRES_PROGRAMS/pg_ctl" ]
 }
 
+# need_postgres_major MAJOR : exports WALCAST_POSTGRES_<MAJOR>, the folder of its programs: the
+# distribution's, else from npm (the server's programs only). Fails where it is not to be had.
+need_postgres_major() {
+    local major=$1 programs=/usr/lib/postgresql/$1/bin
+    if [ ! -x "$programs/initdb" ]; then
+        [ "$(uname -sm)" = "Linux x86_64" ] || return 1
+        local package=integration/postgres/node_modules/postgres-$major
+        [ -d "$package/native" ] || install_postgres_packages || return 1
+        programs=$(realpath "$package")/native/bin
+        # Postgres does not run as root, and its account has to reach the folder.
+        [ "$(id -u)" != 0 ] || setpriv --reuid=65534 --regid=65534 --clear-groups test -x "$programs/initdb" || return 1
+    fi
+    export "WALCAST_POSTGRES_$major=$programs"
+}
+
+# Their own script of installation, which makes links, is run by name: npm may be set to run none.
+install_postgres_packages() {
+    local package
+    command -v npm >/dev/null || return 1
+    (cd integration/postgres && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) || return 1
+    for package in integration/postgres/node_modules/postgres-*; do
+        (cd "$package" && node scripts/hydrate-symlinks.js) || return 1
+        chmod 755 "$package"/native/bin/*
+    done
+}
+
+# The clock of a process on its own, for the fault suite. Fails where it is not to be had.
+need_faketime() {
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || (need libfaketime libfaketime)
+}
+
 need_node() {
     command -v node >/dev/null && command -v npm >/dev/null || need Node nodejs npm
     [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || fail "Node 20 or later is needed."
