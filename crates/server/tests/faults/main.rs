@@ -5,6 +5,7 @@
 //! Each scenario has a Postgres of its own. Its seed is printed; `WALCAST_FAULTS_SEED` repeats it.
 
 mod clock;
+mod crowd;
 mod decoding;
 mod failover;
 mod network;

@@ -148,3 +148,41 @@ async fn messages_that_were_stored_are_sent_again() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn what_was_stored_is_judged_by_the_rules_of_now() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    stage.execute(POLICIES).await?;
+    for event in ["open", "secret", "open"] {
+        let send = format!("select realtime.send('{{}}', '{event}', 'all', true)");
+        stage.execute(&send).await?;
+    }
+    let replay =
+        json!({ "broadcast": { "replay": { "since": 1_700_000_000_000_u64, "limit": 25 } } });
+    let cases: [(&str, &[&str]); 2] = [
+        ("select 1", &["open", "secret", "open"]),
+        (
+            "alter policy reads on realtime.messages using (event is distinct from 'secret')",
+            &["open", "open"],
+        ),
+    ];
+    for (change, expected) in cases {
+        stage.execute(change).await?;
+        let mut phone = Phone::connect(&stage, Version::V2).await?;
+        phone
+            .join("realtime:all", private(BOB, replay.clone()))
+            .await?;
+        for event in expected {
+            let again = phone.expect("realtime:all", "broadcast").await?;
+            assert_eq!(again["event"], *event, "{change}");
+        }
+        phone.silent().await?;
+    }
+    stage
+        .execute("drop policy reads on realtime.messages")
+        .await?;
+    let mut phone = Phone::connect(&stage, Version::V2).await?;
+    let refused = phone.refused("realtime:all", private(BOB, replay)).await?;
+    assert!(refused.starts_with("Unauthorized"), "{refused}");
+    phone.silent().await
+}
