@@ -19,6 +19,7 @@ mod metrics;
 pub mod migrate;
 mod order;
 mod page;
+mod pace;
 mod patience;
 mod pipeline;
 mod plan;
