@@ -51,14 +51,11 @@ impl<C: RowCheck> Walk<C> {
                 going.walker.until = Instant::now() + STAY;
                 going.walker.attached.member.gate = None;
                 // The pipeline may have it still: too much waited.
-                let (done, _) = oneshot::channel();
-                let _ = self.made_of.orders.send(Order::Unsubscribe(id, done)).await;
+                self.retract(id).await;
                 if self.lane == Lane::Back
                     && let Some(mut walker) = self.part(id, self.reached).await
                 {
-                    let attached = &walker.attached;
-                    let role = attached.member.standing.viewer().role;
-                    walker.lane = Lane::aside(&attached.spec, &role);
+                    walker.lane = Lane::aside(&walker.attached.spec, &walker.role());
                     self.leaving.push(walker);
                 }
             }

@@ -9,14 +9,19 @@ use walcast_hub::{ConnId, Spec};
 /// Walks for clients who come back.
 const BACK_MAX: usize = 6;
 /// So many of them may be far from the end of the log; the others are for who comes back soon.
-const FAR_MAX: usize = 4;
+const BACK_FAR_MAX: usize = 4;
+/// So many of these may be begun for one connection: who asks again and again from far back does not
+/// hold them all.
+const OWN_MAX: usize = 2;
 /// Lanes for those who are slow to judge. Two roles of a table have other policies: they should
 /// rarely share one.
 const ASIDE_LANES: u64 = 32;
 /// Lanes for those who could not be judged and are tried again.
 const TRIED_LANES: u64 = 8;
-/// Every lane may have a walk. Further ones, from other places: so many of a lane, and so many in all.
+/// Every lane may have a walk. Further ones, from other places: so many of a lane, not all of them far
+/// from the end, and so many in all.
 const LANE_MAX: usize = 4;
+const LANE_FAR_MAX: usize = 2;
 const SPARE_MAX: usize = 12;
 /// A walk so many bytes of WAL before a place is joined; one farther away would take long.
 const NEAR_BYTES: u64 = 16 << 20;
@@ -85,12 +90,12 @@ pub(crate) fn choose(seeker: Seeker, tracks: &[Track], end: Cursor) -> Choice {
     let own = own.filter(|(_, track)| track.lane == seeker.lane);
     let before = own.filter(|(_, track)| track.reached <= seeker.since);
     let nearest = before.max_by_key(|(_, track)| track.reached);
-    let recent = seeker.lane == Lane::Back && is_near_end(seeker.since, end);
+    let recent = is_near_end(seeker.since, end);
     match nearest {
         Some((at, track)) if is_near(track.reached, seeker.since) => Choice::Join(at),
         _ if may_begin(seeker, recent, tracks, end) => Choice::Begin,
         // Its own will be free soon: those in the way are at the end in a moment.
-        _ if recent => Choice::Wait,
+        _ if recent && seeker.lane == Lane::Back => Choice::Wait,
         Some((at, _)) => Choice::Join(at),
         None => Choice::Wait,
     }
@@ -103,18 +108,17 @@ fn is_near_end(place: Cursor, end: Cursor) -> bool {
 
 fn may_begin(seeker: Seeker, recent: bool, tracks: &[Track], end: Cursor) -> bool {
     let own = || tracks.iter().filter(|track| track.lane == seeker.lane);
+    let far = || own().filter(|track| !is_near_end(track.reached, end));
     match seeker.lane {
         Lane::Back if own().count() >= BACK_MAX => false,
-        Lane::Back if recent => true,
         Lane::Back => {
-            let far = || own().filter(|track| !is_near_end(track.reached, end));
-            // Who asks again and again from far back holds one of them.
-            let has_one = far().any(|track| track.begun_for == seeker.connection);
-            far().count() < FAR_MAX && !has_one
+            let for_it = far().filter(|track| track.begun_for == seeker.connection);
+            recent || far().count() < BACK_FAR_MAX && for_it.count() < OWN_MAX
         }
         Lane::Aside(_) | Lane::Tried(_) => match own().count() {
             0 => true,
-            count => count < LANE_MAX && spare(tracks) < SPARE_MAX,
+            count if count >= LANE_MAX || spare(tracks) >= SPARE_MAX => false,
+            _ => recent || far().count() < LANE_FAR_MAX,
         },
     }
 }
@@ -174,7 +178,7 @@ mod tests {
         use Choice::{Begin, Join, Wait};
         let far = [(0, 1), (100, 2), (200, 3), (300, 4)];
         let full = [far.as_slice(), &[(995, 5), (996, 6)]].concat();
-        let cases: [(&[Place], u64, u64, Choice); 15] = [
+        let cases: [(&[Place], u64, u64, Choice); 16] = [
             (&[], 10, 9, Begin),
             // The nearest before it, if it is near; what has gone past is of no use.
             (&[(10, 1), (5, 2)], 12, 9, Join(0)),
@@ -185,10 +189,11 @@ mod tests {
             (&far, 150, 9, Join(1)),
             (&far[1..], 150, 9, Begin),
             (&[(100, 1), (101, 2), (102, 3), (103, 4)], 50, 9, Wait),
-            // A connection begins one of them.
-            (&[(100, 9)], 50, 9, Wait),
-            (&[(100, 9)], 150, 9, Join(0)),
-            (&[(990, 9)], 50, 9, Begin),
+            // A connection begins two of them.
+            (&[(100, 9)], 50, 9, Begin),
+            (&[(100, 9), (200, 9)], 50, 9, Wait),
+            (&[(100, 9), (200, 9)], 150, 9, Join(0)),
+            (&[(100, 9), (990, 9)], 50, 9, Begin),
             // Recent places are not behind far ones.
             (&far, 990, 9, Begin),
             (&far, END + 1, 9, Begin),
@@ -229,8 +234,11 @@ mod tests {
     #[test]
     fn one_lane_does_not_take_all_the_spare_walks() {
         let lane = Lane::Tried(0);
-        let tracks: Vec<Track> = (0..LANE_MAX).map(|_| track(lane, 990, 1)).collect();
-        assert_eq!(chosen(lane, 10, 1, &tracks), Choice::Wait);
+        let mut tracks = vec![track(lane, 100, 1); LANE_FAR_MAX];
+        assert_eq!(chosen(lane, 10, 1, &tracks), Choice::Wait, "far ones");
+        assert_eq!(chosen(lane, 990, 1, &tracks), Choice::Begin, "a recent one");
+        tracks.resize(LANE_MAX, track(lane, 995, 1));
+        assert_eq!(chosen(lane, 990, 1, &tracks), Choice::Join(1));
         assert_eq!(chosen(Lane::Tried(1), 10, 1, &tracks), Choice::Begin);
     }
 }

@@ -33,7 +33,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries to get one.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 /// Checks that are kept for walks to come.
-const IDLE_MAX: usize = 8;
+const IDLE_MAX: usize = 4;
 
 /// What the replay is made of.
 #[derive(Clone)]
@@ -122,10 +122,11 @@ impl State {
             while let Ok(word) = spoken.try_recv() {
                 self.hear(word, &mut come);
             }
-            self.place(come);
+            // Who has waited comes before who has just come.
             if self.look_at <= Instant::now() {
                 self.look();
             }
+            self.place(come);
             self.count();
         }
     }

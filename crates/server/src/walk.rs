@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
-use walcast_change::{Cursor, Epoch, Position, Shape};
+use tracing::warn;
+use walcast_change::{Change, Cursor, Epoch, Position, Shape};
 use walcast_hub::{Gate, Member, SubscriptionId};
 use walcast_log::{History, Reader};
 use walcast_protocol::Refusal;
@@ -18,17 +19,17 @@ use walcast_rls::{RowCheck, Viewer};
 use crate::lane::Lane;
 use crate::messages::is_message_table;
 use crate::order::{Attached, Order, Orders};
+use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::publisher::{BatchLimits, Publisher, gap_frame};
 use crate::replay::{Changes, Word};
 use crate::walker::{Walker, dismiss, lost};
 
-/// Changes that are judged together at first.
-const TOGETHER_MIN: usize = 4;
-/// Judging that takes no longer may be of twice as many.
-const QUICK: Duration = Duration::from_millis(200);
-/// Plans one after the other of so few changes, all of them slow, before their table's subscribers
-/// leave a walk of those who come back.
+/// Judging that takes longer for each change, when a walk of those who come back has spent so long on it,
+/// sends the table's subscribers elsewhere: such a walk is to be over soon.
+const SLOW_EACH: Duration = Duration::from_millis(5);
+const JUDGING_MAX: Duration = Duration::from_secs(3);
+/// The same, when so few changes took so long so often.
 const SLOW_MAX: u32 = 2;
 /// Between two looks whether somebody may go back to the pipeline.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -45,10 +46,9 @@ pub(crate) struct Walk<C> {
     pub(super) going: HashMap<SubscriptionId, Going>,
     /// Who goes on elsewhere. Told between two steps.
     pub(super) leaving: Vec<Walker>,
-    /// How many changes are judged together: few at first, and where that takes long.
-    together: usize,
-    /// Slow plans one after the other.
-    slow: u32,
+    pace: Pace,
+    /// How long judging has taken.
+    judging: Duration,
     /// The changes of standings that have been looked at.
     seen: u64,
 }
@@ -104,8 +104,8 @@ impl<C: RowCheck> Walk<C> {
             reached: cursor,
             going: HashMap::new(),
             leaving: Vec::new(),
-            together: TOGETHER_MIN,
-            slow: 0,
+            pace: Pace::default(),
+            judging: Duration::ZERO,
             seen: 0,
         }
     }
@@ -204,11 +204,11 @@ impl<C: RowCheck> Walk<C> {
     pub(super) async fn advance(&mut self, seat: &watch::Sender<Seat>) -> Result<bool, Refusal> {
         let audience = &self.publisher.audience;
         let limits = self.made_of.limits;
-        self.together = self.together.min(limits.changes_max);
+        self.pace.limit(limits.changes_max);
         // What was written a moment ago is in the system's cache; a disk may still be slow.
         let batch = tokio::task::block_in_place(|| {
             self.reader
-                .next_batch(limits.bytes_max, self.together, |shape| {
+                .next_batch(limits.bytes_max, self.pace.together(), |shape| {
                     // Kept for another purpose: no subscription gets them.
                     !is_message_table(shape) && audience.wants(shape)
                 })
@@ -231,10 +231,15 @@ impl<C: RowCheck> Walk<C> {
         Ok(batch.at_end)
     }
 
-    /// Whether a change belongs into another plan: one of the tables is slow to judge.
+    /// Whether a change belongs into another plan: it is to be found out which table is slow to judge.
     fn is_apart(&self, shape: &Shape, plan: &Plan) -> bool {
-        let other = |last: &walcast_change::Change| last.shape.id != shape.id;
-        self.slow > 0 && plan.last().is_some_and(other)
+        let other = |last: &Change| last.shape.id != shape.id;
+        self.is_too_long() && plan.last().is_some_and(other)
+    }
+
+    fn is_too_long(&self) -> bool {
+        let too_long = self.judging > JUDGING_MAX || self.pace.slow() >= SLOW_MAX;
+        self.lane == Lane::Back && too_long
     }
 
     /// Hands out what those may see whom row-level security can judge. The others leave before it.
@@ -256,26 +261,18 @@ impl<C: RowCheck> Walk<C> {
 
     /// How many are judged together from now on, and who is too slow for this walk.
     async fn pace(&mut self, plan: &Plan, took: Duration) {
-        if took <= QUICK {
-            self.together = self.together.saturating_mul(2);
-            self.slow = 0;
-            return;
-        }
-        self.together = (self.together / 2).max(TOGETHER_MIN);
-        if plan.len() > TOGETHER_MIN {
-            return;
-        }
-        self.slow += 1;
-        if self.lane != Lane::Back || self.slow < SLOW_MAX {
-            return;
-        }
-        let Some(shape) = plan.only_table() else {
+        let was_long = self.is_too_long();
+        self.pace.judged(plan.len(), took);
+        self.judging += took;
+        let is_slow = took > SLOW_EACH * plan.len() as u32;
+        // Of this table alone if it was known before that it may have to leave.
+        let Some(shape) = plan.only_table().filter(|_| was_long && is_slow) else {
             return;
         };
         let of_table = |going: &Going| going.walker.attached.spec.target.includes(shape);
         for id in self.those(of_table) {
             if let Some(mut walker) = self.part(id, self.reached).await {
-                walker.lane = Lane::aside(&walker.attached.spec, &self.role(&walker));
+                walker.lane = Lane::aside(&walker.attached.spec, &walker.role());
                 self.leaving.push(walker);
             }
         }
@@ -299,14 +296,22 @@ impl<C: RowCheck> Walk<C> {
             // Who has all of this already does not mind.
             going.walker.since.cursor < last && shapes.any(|(_, shape)| target.includes(shape))
         };
+        let mut told = 0;
         for id in self.those(concerned) {
-            self.set_one_apart(id, before, last).await;
+            told += usize::from(!self.set_one_apart(id, before, last).await);
+        }
+        if told > 0 {
+            warn!(
+                subscriptions = told,
+                "changes could not be judged for too long; told a gap"
+            );
         }
     }
 
-    async fn set_one_apart(&mut self, id: SubscriptionId, before: Cursor, last: Cursor) {
+    /// `false`: it stays, and is told.
+    async fn set_one_apart(&mut self, id: SubscriptionId, before: Cursor, last: Cursor) -> bool {
         let Some(going) = self.going.get_mut(&id) else {
-            return;
+            return true;
         };
         let Some(pause) = going.walker.trials.again(before, last) else {
             // Each time: who was told before has perhaps read its tables again before this was changed.
@@ -314,17 +319,14 @@ impl<C: RowCheck> Walk<C> {
             let frame = gap_frame(spec, "unjudged");
             let outbox = &member.outbox;
             member.standing.in_turn(going.turn, || outbox.push(frame));
-            return;
+            return false;
         };
         if let Some(mut walker) = self.part(id, before).await {
-            walker.lane = Lane::tried(&walker.attached.spec, &self.role(&walker));
+            walker.lane = Lane::tried(&walker.attached.spec, &walker.role());
             walker.not_before = Instant::now() + pause;
             self.leaving.push(walker);
         }
-    }
-
-    fn role(&self, walker: &Walker) -> Arc<str> {
-        walker.attached.member.standing.viewer().role
+        true
     }
 
     fn those(&self, are_meant: impl Fn(&Going) -> bool) -> Vec<SubscriptionId> {
@@ -361,11 +363,16 @@ impl<C: RowCheck> Walk<C> {
         if let Some(gate) = walker.attached.member.gate.take()
             && gate.give_up()
         {
-            let (done, _) = oneshot::channel();
-            let order = Order::Unsubscribe(id, done);
-            let _ = self.made_of.orders.send(order).await;
+            self.retract(id).await;
         }
         Some(walker)
+    }
+
+    /// The pipeline is not to have it any more. Before it can be asked to take it in again.
+    pub(super) async fn retract(&mut self, id: SubscriptionId) {
+        let (done, _) = oneshot::channel();
+        let order = Order::Unsubscribe(id, done);
+        let _ = self.made_of.orders.send(order).await;
     }
 
     /// Nobody can be caught up here any more.

@@ -1,5 +1,6 @@
 //! Who is being caught up, from its place in the log to the live stream, in whichever walk.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,6 +72,11 @@ impl Walker {
     /// What it has of what it is sent.
     pub(crate) fn has(&self, reached: Cursor) -> Skip {
         Skip::up_to(reached.max(self.since.cursor)).or(self.had.clone())
+    }
+
+    /// As it is judged now.
+    pub(crate) fn role(&self) -> Arc<str> {
+        self.attached.member.standing.viewer().role
     }
 
     /// It has been handed everything up to `cursor`, perhaps more.
