@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use walcast_harness::{Dice, eventually};
 
 use crate::report::{by_form, is_full};
-use crate::stage::{DEADLINE, DURABLE, Stage, usual};
+use crate::stage::{DEADLINE, DURABLE, SLOT, Stage, usual};
 
 /// From the start of the process to the first event, where the machine has nothing else to do.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -40,6 +40,13 @@ async fn a1_a2_killed_under_load() -> Result<()> {
     }
     let book = load.finish().await?;
     let asked = book.asked();
+    // Each process begins with nothing but the files of the log, one more at each start.
+    let (early, late) = files.split_at(files.len() / 2);
+    let most = |files: &[usize]| files.iter().max().copied().unwrap_or_default();
+    assert!(
+        most(late) <= most(early) + 16 + kills,
+        "files leak: {files:?}"
+    );
     stage.figures.notes.push(format!(
         "RSS {resident:?} MiB, files {files:?}, {asked} outcomes asked"
     ));
@@ -111,7 +118,14 @@ async fn a4_disk_full() -> Result<()> {
     let body = degraded
         .await
         .context("/ready never says that there is no room")?;
-    sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_millis(500)).await; // what was durable before may still be acknowledged
+    let confirmed = stage.confirmed().await?;
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(
+        stage.confirmed().await?,
+        confirmed,
+        "nothing is acknowledged that is not kept"
+    );
     disk.make_room()?;
     let begin = Instant::now();
     stage.server().ready().await?;
@@ -124,6 +138,14 @@ async fn a4_disk_full() -> Result<()> {
     sleep(Duration::from_secs(1)).await;
     let book = load.finish().await?;
     stage.judge(book).await.map(drop)
+}
+
+impl Stage {
+    /// What the slot knows to be acknowledged.
+    async fn confirmed(&self) -> Result<String> {
+        let ask = "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1";
+        Ok(self.sql.query_one(ask, &[&SLOT]).await?.get(0))
+    }
 }
 
 /// 20 MB of memory as a disk. Unmounted on drop.
