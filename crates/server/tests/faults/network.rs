@@ -66,7 +66,7 @@ async fn a9_black_hole() -> Result<()> {
 }
 
 /// What a narrow line needs for a few megabytes and the questions of the checks, which share its lot.
-const NARROW_DEADLINE: Duration = Duration::from_secs(240);
+const NARROW_DEADLINE: Duration = Duration::from_secs(400);
 
 /// 50 KB/s and 200 ms there and back: the stream is behind, and is not given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
