@@ -5,6 +5,7 @@
 //! Refuses to know: bytes of pgoutput, words of a dialect, SQL on a subscriber's behalf.
 
 mod arrival;
+mod checks;
 mod describe;
 pub mod doctor;
 pub mod explain;
@@ -20,6 +21,7 @@ pub mod migrate;
 mod order;
 mod page;
 mod pace;
+mod parting;
 mod patience;
 mod pipeline;
 mod plan;

@@ -4,39 +4,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::warn;
+use tokio::time::{Instant, sleep_until};
 use walcast_change::{Cursor, Position};
 use walcast_hub::{ConnId, Pushed, Withdrawn};
 use walcast_log::{History, ReadError, Reader};
 use walcast_protocol::Refusal;
-use walcast_rls::{CheckConfig, PostgresCheck};
+use walcast_rls::CheckConfig;
 
+use crate::checks::Checks;
 use crate::lane::{Choice, Lane, Seeker, Track, choose, is_near};
 use crate::metrics::Metrics;
 use crate::order::{Attached, Orders};
-use crate::publisher::{BatchLimits, Publisher};
+use crate::publisher::BatchLimits;
 use crate::replay::{Ask, Changes, Resume, Word};
 use crate::walk::{Doors, Parts, Seat, Walk};
 use crate::walker::{Walker, dismiss, epoch_changed, too_old, unavailable};
 
 /// Between two looks whether those who found no walk find one now.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// At least so long, whatever some wait for.
+const LOOK_MIN: Duration = Duration::from_millis(20);
 /// Taken in before anybody is placed.
 const ASKS_AT_ONCE: usize = 16_384;
 /// Groups that may wait to enter a walk. Others go on waiting outside.
 const INBOX_MAX: usize = 64;
-/// How long a connection for the checks may take.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries to get one.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
-/// Checks that are kept for walks to come.
-const IDLE_MAX: usize = 4;
 
 /// What the replay is made of.
-#[derive(Clone)]
 pub(crate) struct Replayer {
     pub(crate) history: History,
     pub(crate) check: CheckConfig,
@@ -46,7 +42,7 @@ pub(crate) struct Replayer {
 }
 
 struct State {
-    made_of: Replayer,
+    metrics: Arc<Metrics>,
     parts: Parts,
     written: watch::Receiver<Position>,
     words: mpsc::Sender<Word>,
@@ -55,7 +51,7 @@ struct State {
     /// longest is first.
     waiting: Vec<Walker>,
     look_at: Instant,
-    idle: Idle,
+    checks: Checks,
     number_next: u64,
 }
 
@@ -68,9 +64,6 @@ struct Begun {
     inbox: mpsc::Sender<Vec<Walker>>,
 }
 
-/// What judges and publishes, left by walks that are over.
-type Idle = Arc<Mutex<Vec<Publisher<PostgresCheck>>>>;
-
 impl Replayer {
     /// Begins the task. It ends with the last sender of `asked`.
     pub(crate) fn begin(
@@ -80,21 +73,20 @@ impl Replayer {
         words: mpsc::Sender<Word>,
         spoken: mpsc::Receiver<Word>,
     ) {
-        let parts = Parts {
-            history: self.history.clone(),
-            orders: self.orders.clone(),
-            limits: self.limits,
-            changes,
-        };
         let state = State {
             written: self.history.written(),
-            made_of: self,
-            parts,
+            parts: Parts {
+                history: self.history,
+                orders: self.orders,
+                limits: self.limits,
+                changes,
+            },
+            checks: Checks::new(self.check, self.metrics.clone()),
+            metrics: self.metrics,
             words,
             walks: Vec::new(),
             waiting: Vec::new(),
             look_at: Instant::now(),
-            idle: Idle::default(),
             number_next: 0,
         };
         tokio::spawn(state.run(asked, spoken));
@@ -141,7 +133,7 @@ impl State {
     fn count(&self) {
         let walking = self.walks.iter().map(|walk| walk.seat.borrow().members);
         let replaying = self.waiting.len() + walking.sum::<usize>();
-        self.made_of.metrics.replaying.set(replaying as i64);
+        self.metrics.replaying.set(replaying as i64);
     }
 
     fn hear(&mut self, word: Word, come: &mut Vec<Walker>) {
@@ -239,7 +231,7 @@ impl State {
             match walker.not_before <= now {
                 true => seeking.push(walker),
                 false => {
-                    self.look_at = self.look_at.min(walker.not_before);
+                    self.look_at = self.look_at.min(walker.not_before.max(now + LOOK_MIN));
                     self.waiting.push(walker);
                 }
             }
@@ -313,14 +305,7 @@ impl State {
             leave: self.words.clone(),
             seat: told,
         };
-        let walking = walk(
-            self.made_of.clone(),
-            self.parts.clone(),
-            self.idle.clone(),
-            reader,
-            lane,
-            doors,
-        );
+        let walking = walk(self.checks.clone(), self.parts.clone(), reader, lane, doors);
         let words = self.words.clone();
         tokio::spawn(async move {
             // Its place is free in any case.
@@ -354,29 +339,12 @@ fn start_for(first: &Walker, seeking: &[Walker]) -> Position {
 }
 
 /// A whole walk, with a connection for its checks.
-async fn walk(
-    made_of: Replayer,
-    parts: Parts,
-    idle: Idle,
-    reader: Reader,
-    lane: Lane,
-    mut doors: Doors,
-) {
-    let kept = idle.lock().pop();
-    let publisher = match kept {
-        Some(publisher) => Some(publisher),
-        None => connect(&made_of).await,
-    };
+async fn walk(checks: Checks, parts: Parts, reader: Reader, lane: Lane, mut doors: Doors) {
     let mut pause = Duration::ZERO;
-    match publisher {
+    match checks.take().await {
         Some(publisher) => {
-            let publisher = Walk::new(publisher, reader, parts, lane)
-                .run(&mut doors)
-                .await;
-            let mut idle = idle.lock();
-            if idle.len() < IDLE_MAX {
-                idle.push(publisher);
-            }
+            let walk = Walk::new(publisher, reader, parts, lane);
+            checks.put_back(walk.run(&mut doors).await);
         }
         None => pause = CONNECT_AGAIN,
     }
@@ -388,17 +356,5 @@ async fn walk(
             walker.not_before = walker.not_before.max(not_before);
         });
         let _ = doors.leave.send(Word::Leave(walkers)).await;
-    }
-}
-
-async fn connect(made_of: &Replayer) -> Option<Publisher<PostgresCheck>> {
-    let connected = PostgresCheck::connect(made_of.check.clone());
-    match timeout(CONNECT_PATIENCE, connected).await {
-        Ok(Ok(check)) => Some(Publisher::new(check, made_of.metrics.clone())),
-        Ok(Err(error)) => {
-            warn!(%error, "who missed changes waits for a connection of the checks");
-            None
-        }
-        Err(_) => None,
     }
 }

@@ -174,7 +174,12 @@ pub(crate) fn unavailable() -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use walcast_pgoutput::Lsn;
+    use walcast_change::Epoch;
+    use walcast_hub::{
+        ConnId, Events, Gate, Member, Outbox, Spec, Standing, SubscriptionId, Target,
+    };
+    use walcast_pgoutput::{Lsn, Xid};
+    use walcast_rls::Viewer;
 
     use super::*;
 
@@ -203,5 +208,69 @@ mod tests {
     fn the_last_question_is_asked_by_all_means() {
         let unasked = Duration::from_secs(30);
         assert!(PAUSES.iter().sum::<Duration>() > unasked);
+    }
+
+    fn viewer(claims: &str) -> Viewer {
+        Viewer {
+            role: "authenticated".into(),
+            claims: claims.into(),
+        }
+    }
+
+    fn arriving() -> Walker {
+        let outbox = Arc::new(Outbox::new(1000));
+        let target = Target {
+            schema: "public".into(),
+            table: None,
+        };
+        let spec = Spec {
+            target,
+            events: Events::ALL,
+            filter: None,
+            channel: "table:*".into(),
+            format: 0,
+            tag: 0,
+            columns: None,
+        };
+        let attached = Attached {
+            id: SubscriptionId(1),
+            connection: ConnId(1),
+            spec: Arc::new(spec),
+            member: Member {
+                gate: Some(Gate::closed(outbox.clone(), None)),
+                outbox,
+                standing: Arc::new(Standing::new(viewer("a"))),
+            },
+        };
+        let since = Position {
+            cursor: at(1),
+            epoch: Epoch(1),
+        };
+        Walker::new(attached, since, Lane::Back)
+    }
+
+    #[test]
+    fn what_waited_is_not_sent_to_whom_it_was_not_judged_for() {
+        type Change = fn(&Standing);
+        let cases: [(Change, Option<Opened>, usize); 3] = [
+            (|_| {}, Some(Opened::Open), 1),
+            (|standing| standing.set_viewer(&viewer("b")), None, 0),
+            (|standing| standing.end(), None, 0),
+        ];
+        for (change, opened, sent) in cases {
+            let mut walker = arriving();
+            let Member {
+                gate,
+                outbox,
+                standing,
+            } = walker.attached.member.clone();
+            let (_, turn) = standing.judged();
+            let gate = gate.expect("it is arriving");
+            gate.push(at(5), Xid(5), "x".into(), &outbox);
+            change(&standing);
+            let place = walker.since;
+            assert_eq!(release(&mut walker, turn, place, at(2)), opened);
+            assert_eq!(outbox.bytes(), sent);
+        }
     }
 }
