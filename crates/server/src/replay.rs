@@ -148,7 +148,7 @@ struct Counts {
 }
 
 impl Changes {
-    fn make(&self, change: impl FnOnce()) {
+    pub(crate) fn make(&self, change: impl FnOnce()) {
         self.0.begun.fetch_add(1, Ordering::SeqCst);
         change();
         self.0.done.fetch_add(1, Ordering::SeqCst);

@@ -263,3 +263,6 @@ impl<C: RowCheck> Walk<C> {
         self.publisher
     }
 }
+
+#[cfg(test)]
+mod tests;
