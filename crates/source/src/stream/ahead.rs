@@ -10,7 +10,7 @@
 //! held between the socket and the pipeline: what waits (a message over the bound waits alone), what
 //! waits to be let in beside it, and the worker's: those counted, one in its hand, one that it reads.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use pgwire_replication::{Lsn as WireLsn, ReplicationClient, ReplicationEvent};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use walcast_pgoutput::{Begin, Commit, Logical, Lsn, Message, PgTime, Xid};
 
 use super::Received;
@@ -33,6 +33,8 @@ use crate::SourceError;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// What a message takes besides its bytes.
 const MESSAGE_BYTES: usize = size_of::<Received>();
+/// Postgres is told once a second at most, so the task need not be woken for each batch.
+const PASS_ON_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the session may take to end once nobody reads it any more.
 const END_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -65,7 +67,10 @@ impl Ahead {
             in_transaction: false,
             room: Arc::new(Semaphore::new(bytes_max as usize)),
             bytes_max,
-            acknowledgements,
+            acknowledgements: Acknowledgements {
+                newest: acknowledgements,
+                pause: Box::pin(sleep(Duration::ZERO)),
+            },
         };
         Ahead {
             chunks,
@@ -137,8 +142,14 @@ struct Reading {
     in_transaction: bool,
     room: Arc<Semaphore>,
     bytes_max: u32,
-    /// Ends with the [`Ahead`].
-    acknowledgements: watch::Receiver<Lsn>,
+    acknowledgements: Acknowledgements,
+}
+
+/// Ends with the [`Ahead`].
+struct Acknowledgements {
+    newest: watch::Receiver<Lsn>,
+    /// Until then nobody is woken for another one.
+    pause: Pin<Box<Sleep>>,
 }
 
 /// Nobody reads any more.
@@ -175,9 +186,8 @@ impl Reading {
                 event = self.client.recv() => {
                     return Ok(event.map_err(SourceError::from).and_then(|event| event.ok_or(SourceError::Closed)));
                 }
-                changed = self.acknowledgements.changed() => {
-                    changed.map_err(|_| Left)?;
-                    self.pass_on();
+                passed_on = self.acknowledgements.next() => {
+                    self.client.update_applied_lsn(passed_on?);
                 }
             }
         }
@@ -222,17 +232,11 @@ impl Reading {
             tokio::select! {
                 biased;
                 room = &mut room => return room.map_err(|_| Left),
-                changed = self.acknowledgements.changed() => {
-                    changed.map_err(|_| Left)?;
-                    self.pass_on();
+                passed_on = self.acknowledgements.next() => {
+                    self.client.update_applied_lsn(passed_on?);
                 }
             }
         }
-    }
-
-    fn pass_on(&mut self) {
-        let lsn = *self.acknowledgements.borrow_and_update();
-        self.client.update_applied_lsn(WireLsn(lsn.0));
     }
 
     fn map(&mut self, event: ReplicationEvent) -> Result<Option<Received>, SourceError> {
@@ -284,6 +288,17 @@ impl Reading {
             _ => return Ok(None),
         };
         Ok(Some(Received::Message(message)))
+    }
+}
+
+impl Acknowledgements {
+    /// The next one that is worth passing on. Cancel safe.
+    async fn next(&mut self) -> Result<WireLsn, Left> {
+        self.pause.as_mut().await;
+        self.newest.changed().await.map_err(|_| Left)?;
+        let lsn = *self.newest.borrow_and_update();
+        self.pause.as_mut().reset(Instant::now() + PASS_ON_INTERVAL);
+        Ok(WireLsn(lsn.0))
     }
 }
 
