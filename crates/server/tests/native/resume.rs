@@ -33,7 +33,12 @@ pub(crate) async fn missed(socket: &mut Socket) -> Result<(Vec<i64>, String)> {
     }
 }
 
-pub(crate) async fn resume(stage: &Stage, user: &str, channel: &str, since: &str) -> Result<(Socket, Value)> {
+pub(crate) async fn resume(
+    stage: &Stage,
+    user: &str,
+    channel: &str,
+    since: &str,
+) -> Result<(Socket, Value)> {
     let mut socket = stage.connect(user).await?;
     let request = json!({ "channel": channel, "since": since });
     let ack = subscribe(&mut socket, request).await?;
