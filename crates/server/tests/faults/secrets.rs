@@ -22,9 +22,6 @@ const UNKNOWABLE: &[(&str, Option<&str>)] = &[
     ("table:forbidden", Some("id=eq.1")),
 ];
 
-/// What a busy machine adds to a typical time.
-const NOISE: Duration = Duration::from_millis(1);
-
 const TABLES: &str = "
     create table forbidden (id int primary key); select enable_realtime('forbidden');
     create table unpublished (id int primary key); grant select on unpublished to authenticated;
@@ -55,12 +52,13 @@ async fn d53_refusals_look_alike_and_take_alike() -> Result<()> {
             assert_eq!(answer, *first, "{channel} {filter:?}");
         }
     }
-    let typical: Vec<_> = times.into_iter().map(median).collect();
+    let typical: Vec<_> = times.into_iter().map(usual).collect();
     let quickest = typical.iter().min().copied().unwrap_or_default();
     let slowest = typical.iter().max().copied().unwrap_or_default();
     let note = format!("{quickest:?} to {slowest:?}");
     stage.figures.notes.push(note);
-    let bound = quickest.mul_f64(1.2) + NOISE;
+    let noise = by_form(Duration::from_millis(1), Duration::from_micros(200));
+    let bound = quickest.mul_f64(by_form(1.5, 1.2)) + noise;
     let all: Vec<_> = typical.iter().zip(UNKNOWABLE).collect();
     assert!(slowest < bound, "{all:?}");
     stage.passed();
@@ -90,7 +88,8 @@ async fn ask(socket: &mut Socket, channel: &str, filter: Option<&str>) -> Result
     Ok(text)
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// The lower quartile: a busy machine adds to the others.
+fn usual(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
-    times[times.len() / 2]
+    times[times.len() / 4]
 }
