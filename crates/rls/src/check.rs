@@ -41,7 +41,7 @@ pub struct PostgresCheck {
     breaker: Mutex<Breaker>,
     reporter: Reporter,
     counters: Arc<Counters>,
-    refresher: JoinHandle<()>,
+    refresher: Option<JoinHandle<()>>,
     pub(crate) roster: Roster,
     /// Statements for many viewers that failed, by the projection's id: not tried again for a while.
     paused: HashMap<u64, Instant>,
@@ -98,8 +98,9 @@ impl PostgresCheck {
         }
         let cache = Arc::new(Cache::default());
         let counters = Arc::new(Counters::default());
+        let refresher = || tokio::spawn(cache::keep_fresh(cache.clone(), config.clone()));
         Ok(PostgresCheck {
-            refresher: tokio::spawn(cache::keep_fresh(cache.clone(), config.clone())),
+            refresher: config.asks_ahead.then(refresher),
             config,
             slots,
             crowd: Slot::default(),
@@ -605,6 +606,8 @@ impl RowCheck for PostgresCheck {
 
 impl Drop for PostgresCheck {
     fn drop(&mut self) {
-        self.refresher.abort();
+        if let Some(refresher) = &self.refresher {
+            refresher.abort();
+        }
     }
 }

@@ -22,6 +22,9 @@ pub struct CheckConfig {
     /// How old the knowledge may be that a table has no row-level security for a role. Where
     /// policies are asked, it is never old.
     pub staleness_max: Duration,
+    /// Whether a session of its own asks ahead whether the rules still hold. Without it a batch does,
+    /// when it is needed.
+    pub asks_ahead: bool,
     /// How long an interrupted connection is tried again before its rows count as not visible.
     pub reconnect_for: Duration,
     /// How long a transaction that has committed is waited for until other sessions see it.
@@ -39,6 +42,7 @@ impl CheckConfig {
             allowed_roles: None,
             bypass_roles: vec!["service_role".into()],
             staleness_max: Duration::from_secs(1),
+            asks_ahead: true,
             reconnect_for: Duration::from_secs(30),
             visibility_wait: Duration::from_secs(5),
         }

@@ -25,9 +25,15 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
+    /// There may be many: each has one connection, and another one for statements that judge many
+    /// viewers at once.
     pub(crate) fn new(config: CheckConfig, metrics: Arc<Metrics>) -> Checks {
         Checks {
-            config,
+            config: CheckConfig {
+                connections: 1,
+                asks_ahead: false,
+                ..config
+            },
             metrics,
             idle: Arc::default(),
         }

@@ -15,14 +15,14 @@ const BACK_FAR_MAX: usize = 4;
 const OWN_MAX: usize = 2;
 /// Lanes for those who are slow to judge. Two roles of a table have other policies: they should
 /// rarely share one.
-const ASIDE_LANES: u64 = 32;
+const ASIDE_LANES: u64 = 16;
 /// Lanes for those who could not be judged and are tried again.
-const TRIED_LANES: u64 = 8;
+const TRIED_LANES: u64 = 4;
 /// Every lane may have a walk. Further ones, from other places: so many of a lane, not all of them far
 /// from the end, and so many in all.
 const LANE_MAX: usize = 4;
 const LANE_FAR_MAX: usize = 2;
-const SPARE_MAX: usize = 12;
+const SPARE_MAX: usize = 6;
 /// A walk so many bytes of WAL before a place is joined; one farther away would take long.
 const NEAR_BYTES: u64 = 16 << 20;
 
