@@ -305,6 +305,11 @@ impl Audience {
         })
     }
 
+    pub fn gates(&self) -> impl Iterator<Item = &Arc<Gate>> {
+        let members = self.groups.values().flat_map(Group::members);
+        members.filter_map(|member| member.gate.as_ref())
+    }
+
     pub fn group(&self, id: u32) -> Option<&Group> {
         self.groups.get(&id)
     }

@@ -95,6 +95,11 @@ impl Skip {
         }
     }
 
+    /// Whether all that it names came before `cursor`.
+    pub fn ends_before(&self, cursor: Cursor) -> bool {
+        self.until < cursor.commit_lsn
+    }
+
     fn skips(&self, cursor: Cursor, xid: Xid) -> bool {
         cursor.commit_lsn <= self.until && (self.has)(cursor, xid)
     }
@@ -160,6 +165,17 @@ impl Gate {
                 *state = State::GivenUp;
                 true
             }
+        }
+    }
+
+    /// Changes were lost. What waits belongs to a history that has ended, as has whoever was to open the
+    /// gate: it is given up. `anew`: what comes is counted anew, so none of it is known.
+    pub fn break_off(&self, anew: bool) {
+        if !self.give_up()
+            && anew
+            && let State::Open { skip, last } = &mut *self.state.lock()
+        {
+            (*skip, *last) = (None, None);
         }
     }
 
@@ -347,6 +363,24 @@ mod tests {
         assert_eq!(gate.open(None, |_| None, &outbox), Opened::Open);
         assert!(!gate.give_up(), "what has passed can't be sent by another");
         assert_eq!(taken(&outbox).await, b"a");
+    }
+
+    #[tokio::test]
+    async fn after_a_gap_nothing_is_skipped_that_is_counted_anew() {
+        for (anew, expected) in [(false, "b"), (true, "ab")] {
+            let outbox = Arc::new(Outbox::new(1000));
+            let [open, closed] = [(); 2].map(|()| Gate::closed(outbox.clone(), None));
+            open.open(Some(Skip::up_to(at(10, 0))), |_| None, &outbox);
+            closed.push(at(11, 0), Xid(1), "x".into(), &outbox);
+            for gate in [&open, &closed] {
+                gate.break_off(anew);
+                gate.push(at(3, 0), Xid(1), "a".into(), &outbox);
+                gate.push(at(12, 0), Xid(2), "b".into(), &outbox);
+            }
+            let opened = closed.open(None, |_| Some("!".into()), &outbox);
+            assert_eq!((opened, outbox.held()), (Opened::GivenUp, 0));
+            assert_eq!(taken(&outbox).await, expected.as_bytes(), "{anew}");
+        }
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ use crate::messages::{Delivery, is_message_table};
 use crate::metrics::Metrics;
 use crate::order::{Attached, Begin, Order, Place};
 use crate::plan::Plan;
-use crate::progress::Progress;
+use crate::progress::{Progress, keeps_order};
 use crate::publisher::{BatchLimits, Publisher, gap_frame};
 use crate::recent::Recent;
 use crate::replay::Replay;
@@ -334,7 +334,7 @@ impl<C: RowCheck> Pipeline<C> {
             self.recent.clear();
         }
         self.published.send_replace(self.position());
-        self.publisher.tell_gap(reason);
+        self.publisher.tell_gap(reason, !keeps_order(gap.reason));
         Ok(())
     }
 

@@ -46,21 +46,24 @@ impl Progress {
     /// Where it stands after a gap. What the same slot sends again is still known; any other
     /// source may count its LSNs anew.
     pub(crate) fn after(&self, gap: &Gap) -> Progress {
-        let same_order = matches!(
-            gap.reason,
-            GapReason::PublicationRecreated | GapReason::SlotAdvanced
-        );
         Progress {
-            taken: if same_order {
-                self.taken
-            } else {
-                Cursor::default()
+            taken: match keeps_order(gap.reason) {
+                true => self.taken,
+                false => Cursor::default(),
             },
             xid: None,
             finished: None,
             acknowledged: gap.resumes_at,
         }
     }
+}
+
+/// Whether the LSNs after a gap go on from those before it. Any other source may count anew.
+pub(crate) fn keeps_order(reason: GapReason) -> bool {
+    matches!(
+        reason,
+        GapReason::PublicationRecreated | GapReason::SlotAdvanced
+    )
 }
 
 #[cfg(test)]

@@ -114,8 +114,9 @@ impl<C: RowCheck> Publisher<C> {
         allowed
     }
 
-    /// Tells everybody that changes were lost.
-    pub(crate) fn tell_gap(&self, reason: &str) {
+    /// Tells everybody that changes were lost. `anew`: what comes is counted anew.
+    pub(crate) fn tell_gap(&self, reason: &str, anew: bool) {
+        self.audience.gates().for_each(|gate| gate.break_off(anew));
         for (spec, outbox) in self.audience.outboxes() {
             outbox.push(gap_frame(spec, reason));
         }
