@@ -14,7 +14,7 @@ use tracing::info;
 use walcast_change::{Position, Row, Shape};
 use walcast_hub::{Pushed, Skip};
 use walcast_protocol::{Code, Notice, Refusal, SnapshotRows, codec_of};
-use walcast_rls::{ReadError, ReadLimits, Reading, TableReader};
+use walcast_rls::{ReadError, ReadLimits, Reading, TableReader, Viewer};
 
 use crate::describe::Describe;
 use crate::order::Attached;
@@ -38,6 +38,8 @@ pub(crate) struct Snapshots {
 pub(crate) struct Snapshot {
     attached: Attached,
     reading: Reading,
+    /// Whose rows they are: see [`Standing::judged`](walcast_hub::Standing::judged).
+    turn: u64,
     /// What came up to here is in the rows.
     pub(crate) place: Position,
 }
@@ -73,13 +75,14 @@ impl Snapshots {
             let text = "the table can't be read at the moment; try again";
             failed(Code::SnapshotFailed, text)
         })?;
+        let (viewer, turn) = attached.member.standing.judged();
         let end = Instant::now() + VISIBLE_PATIENCE;
         let mut pause = Duration::from_millis(1);
         loop {
             // In this order: what is published is among the recent ones.
             let place = *self.published.borrow();
             if let Some(recent) = self.recent.xids() {
-                let reading = self.read(&attached, &shape).await;
+                let reading = self.read(&attached, &viewer, &shape).await;
                 let reading = reading.map_err(|error| refusal(&error, &attached))?;
                 let seen = reading.snapshot();
                 self.recent.forget(seen);
@@ -87,6 +90,7 @@ impl Snapshots {
                     return Ok(Snapshot {
                         attached,
                         reading,
+                        turn,
                         place,
                     });
                 }
@@ -100,7 +104,12 @@ impl Snapshots {
         }
     }
 
-    async fn read(&self, attached: &Attached, shape: &Arc<Shape>) -> Result<Reading, ReadError> {
+    async fn read(
+        &self,
+        attached: &Attached,
+        viewer: &Viewer,
+        shape: &Arc<Shape>,
+    ) -> Result<Reading, ReadError> {
         let filter = attached.spec.filter.as_ref();
         let condition = filter.map(|filter| {
             let column = |name: &Arc<str>| Some(shape.columns.get(shape.column(name)?)?.type_oid);
@@ -112,9 +121,9 @@ impl Snapshots {
             named.chain(shape.key.iter()).collect()
         });
         let condition = condition.flatten();
-        let (viewer, limits) = (&attached.member.standing.viewer(), self.limits);
+        let asked = asked.as_ref();
         self.reader
-            .read(viewer, shape, asked.as_ref(), condition.as_deref(), limits)
+            .read(viewer, shape, asked, condition.as_deref(), self.limits)
             .await
     }
 
@@ -126,7 +135,9 @@ impl Snapshots {
             Ok(rows) => self.go_live(snapshot, rows).await,
             Err(refusal) => Err(refusal),
         };
-        if let Err(refusal) = done {
+        if let Err(refusal) = done
+            && !attached.has_ended()
+        {
             dismiss(&attached, &refusal);
         }
     }
@@ -162,11 +173,16 @@ impl Snapshots {
             sent,
         };
         let frame = text_frame(|out| codec_of(spec.format).snapshot(&message, out));
-        match member.outbox.push(frame) {
-            Pushed::Queued => {}
-            Pushed::Crowded => member.outbox.relieved(READER_PATIENCE).await,
-            Pushed::Closed => {
-                let text = "the connection has ended";
+        let outbox = &member.outbox;
+        // To end this task takes a moment, in which nobody else is to be sent these rows.
+        let pushed = member
+            .standing
+            .in_turn(snapshot.turn, || outbox.push(frame));
+        match pushed {
+            Some(Pushed::Queued) => {}
+            Some(Pushed::Crowded) => outbox.relieved(READER_PATIENCE).await,
+            Some(Pushed::Closed) | None => {
+                let text = "the subscription has ended";
                 return Err(Refusal::new(Code::SnapshotFailed, text));
             }
         }
@@ -178,6 +194,7 @@ impl Snapshots {
             attached,
             reading,
             place,
+            ..
         } = snapshot;
         let seen = reading.snapshot().clone();
         let had = Skip::seen(reading.lsn(), move |xid| seen.sees(xid));

@@ -125,7 +125,9 @@ impl Subscriptions {
             Start::Now => {
                 let acknowledge = Box::new(|position| Some(acknowledge(position)));
                 self.live(attached, Vec::new(), acknowledge).await?;
-                None
+                // One that is asked for again goes on to be read.
+                let before = self.begun.get_mut(&id);
+                before.and_then(|begun| begun.snapshot.take())
             }
             Start::Since(since) => {
                 standing.set_aside(since);

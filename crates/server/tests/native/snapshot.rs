@@ -96,6 +96,31 @@ async fn many_rows_come_in_parts_and_a_table_may_be_empty() -> Result<()> {
     Ok(())
 }
 
+/// As by a page that is drawn twice: it is one subscription, and has its rows.
+#[tokio::test]
+async fn asking_again_while_the_rows_are_read_takes_nothing_away() -> Result<()> {
+    let stage = Stage::new(&[]).await?;
+    stage
+        .execute("insert into notes select n, repeat('x', 500) from generate_series(1, 20000) n")
+        .await?;
+    let mut socket = stage.connect(ALICE).await?;
+    for snapshot in [true, false] {
+        let request =
+            json!({ "type": "subscribe", "channel": "table:notes", "snapshot": snapshot });
+        socket.send_json(&request).await?;
+    }
+    let done = |message: &Value| message["event"] == "snapshot_complete";
+    assert_eq!(socket.expect(done, DEADLINE).await?["count"], 20000);
+    stage
+        .execute("insert into notes values (20001, 'x')")
+        .await?;
+    let event = socket
+        .expect(|message| message["type"] == "broadcast", DEADLINE)
+        .await?;
+    assert_eq!(event["payload"]["record"]["id"], 20001, "{event}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_can_not_be_read_is_refused() -> Result<()> {
     let stage = Stage::new(&[("snapshot_rows_max", "3")]).await?;
