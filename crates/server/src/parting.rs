@@ -107,7 +107,7 @@ impl<C: RowCheck> Walk<C> {
         true
     }
 
-    fn those(&self, are_meant: impl Fn(&Going) -> bool) -> Vec<SubscriptionId> {
+    pub(super) fn those(&self, are_meant: impl Fn(&Going) -> bool) -> Vec<SubscriptionId> {
         let meant = self.going.iter().filter(|(_, going)| are_meant(going));
         meant.map(|(id, _)| *id).collect()
     }

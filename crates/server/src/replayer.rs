@@ -169,11 +169,10 @@ impl State {
             dismiss(&attached, &refusal);
             return None;
         }
-        Some(Walker {
-            had,
-            until,
-            ..Walker::new(attached, since, lane)
-        })
+        let mut walker = Walker::new(attached, since, lane);
+        walker.had = had;
+        walker.until = until;
+        Some(walker)
     }
 
     /// Acknowledges it if what it missed is still there.
@@ -193,10 +192,11 @@ impl State {
             attached.member.outbox.push(acknowledge(since)) == Pushed::Closed
         });
         let _ = done.send(Ok(()));
-        (!closed).then(|| Walker {
-            had,
-            caught_up,
-            ..Walker::new(attached, since, Lane::Back)
+        (!closed).then(|| {
+            let mut walker = Walker::new(attached, since, Lane::Back);
+            walker.had = had;
+            walker.caught_up = caught_up;
+            walker
         })
     }
 

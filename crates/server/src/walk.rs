@@ -22,7 +22,7 @@ use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::publisher::{BatchLimits, Publisher};
 use crate::replay::{Changes, Word};
-use crate::walker::{Walker, dismiss, lost};
+use crate::walker::{Walker, dismiss, lost, unavailable};
 
 /// Between two looks whether somebody may go back to the pipeline.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -187,10 +187,13 @@ impl<C: RowCheck> Walk<C> {
             Ok(false) => Ok(true),
             Err(refusal) => Err(refusal),
         };
-        done.unwrap_or_else(|refusal| {
-            self.dismiss(&refusal);
-            true
-        })
+        match done {
+            Ok(more) => more,
+            Err(refusal) => {
+                self.dismiss(&refusal).await;
+                true
+            }
+        }
     }
 
     /// Whether the end of what is written has been reached.
@@ -247,19 +250,28 @@ impl<C: RowCheck> Walk<C> {
         self.pace(&plan, took).await;
     }
 
-    /// Nobody can be caught up here any more.
-    fn dismiss(&mut self, refusal: &Refusal) {
-        for (id, going) in self.going.drain() {
-            self.publisher.unsubscribe(id);
-            dismiss(&going.walker.attached, refusal);
+    /// Nobody can be caught up here any more. When the server stops nobody is told: clients go on from
+    /// where they are when it is back.
+    async fn dismiss(&mut self, refusal: &Refusal) {
+        let stops = self.made_of.orders.is_closed();
+        for id in self.those(|_| true) {
+            let Some(walker) = self.part(id, Cursor::default()).await else {
+                continue;
+            };
+            if stops {
+                continue;
+            }
+            match walker.since.cursor > self.reached {
+                // What it wants may be there.
+                true => self.leaving.push(walker),
+                false => dismiss(&walker.attached, refusal),
+            }
         }
     }
 
     async fn end(mut self) -> Publisher<C> {
-        let left: Vec<_> = self.going.keys().copied().collect();
-        for id in left {
-            self.publisher.unsubscribe(id);
-        }
+        // There is no replay any more.
+        self.dismiss(&unavailable()).await;
         self.publisher
     }
 }

@@ -71,7 +71,10 @@ impl Walker {
 
     /// What it has of what it is sent.
     pub(crate) fn has(&self, reached: Cursor) -> Skip {
-        Skip::up_to(reached.max(self.since.cursor)).or(self.had.clone())
+        let reached = reached.max(self.since.cursor);
+        // Not for ever what it had in every earlier life.
+        let had = self.had.clone().filter(|had| !had.ends_before(reached));
+        Skip::up_to(reached).or(had)
     }
 
     /// As it is judged now.
@@ -82,6 +85,15 @@ impl Walker {
     /// It has been handed everything up to `cursor`, perhaps more.
     pub(crate) fn reach(&mut self, cursor: Cursor) {
         self.since.cursor = self.since.cursor.max(cursor);
+    }
+}
+
+/// One that is lost because its task panics is told so: it would wait for ever for what is missing.
+impl Drop for Walker {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.attached.has_ended() {
+            dismiss(&self.attached, &unavailable());
+        }
     }
 }
 
@@ -247,6 +259,21 @@ mod tests {
             epoch: Epoch(1),
         };
         Walker::new(attached, since, Lane::Back)
+    }
+
+    #[test]
+    fn what_it_had_is_forgotten_once_it_is_past() {
+        for (reached, remembered) in [(5, true), (10, true), (11, false)] {
+            let known = Arc::new(());
+            let held = known.clone();
+            let mut walker = arriving();
+            let seen = move |_| Arc::strong_count(&held) > 0;
+            walker.had = Some(Skip::seen(Lsn(10), seen));
+            let _has = walker.has(at(reached));
+            walker.had = None;
+            let is_held = Arc::strong_count(&known) == 2;
+            assert_eq!(is_held, remembered, "{reached}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ enum Trouble {
     CanNotBeJudged,
     HasNewToken,
     Ends,
+    BreaksTheCheck,
 }
 
 /// Every change costs so much that it makes a plan of its own.
@@ -54,6 +55,7 @@ impl RowCheck for Fake {
                 self.changes.make(|| standing.set_viewer(&viewer("c")));
             }
             Trouble::Ends if now => self.changes.make(|| standing.end()),
+            Trouble::BreaksTheCheck if now => panic!("as it is to be tested"),
             _ => {}
         }
         let unjudged = now && self.trouble == Trouble::CanNotBeJudged;
@@ -136,47 +138,95 @@ fn walker(id: u64, standing: &Arc<Standing>, since: Position) -> Walker {
     Walker::new(attached, since, Lane::Back)
 }
 
-/// Two members go through the whole log, and whoever leaves goes on in a second walk. The frames that each
-/// has got, and where it left.
-async fn walked(trouble: Trouble) -> ([usize; 2], Vec<(Cursor, Lane)>) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let log = log(&folder).await;
-    let start = Position {
-        cursor: Cursor::default(),
-        epoch: log.epoch(),
-    };
-    let (orders, _ordered) = mpsc::channel(8);
-    let parts = Parts {
-        history: log.history(),
-        orders,
-        limits: BatchLimits {
-            changes_max: 100,
-            bytes_max: 1 << 20,
-        },
-        changes: Changes::default(),
-    };
-    let standings = ["a", "b"].map(|claims| Arc::new(Standing::new(viewer(claims))));
-    let [first, other] = &standings;
-    let walkers = vec![walker(1, first, start), walker(2, other, start)];
-    let outboxes = [0, 1].map(|nth: usize| walkers[nth].attached.member.outbox.clone());
-    let walk_from = |place: Position, trouble| {
+/// Two walkers at the beginning of a log.
+struct Stage {
+    _folder: tempfile::TempDir,
+    log: Log,
+    start: Position,
+    parts: Parts,
+    orders: mpsc::Receiver<crate::order::Order>,
+    standings: [Arc<Standing>; 2],
+}
+
+impl Stage {
+    async fn set() -> Stage {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = log(&folder).await;
+        let start = Position {
+            cursor: Cursor::default(),
+            epoch: log.epoch(),
+        };
+        let (sender, orders) = mpsc::channel(8);
+        let parts = Parts {
+            history: log.history(),
+            orders: sender,
+            limits: BatchLimits {
+                changes_max: 100,
+                bytes_max: 1 << 20,
+            },
+            changes: Changes::default(),
+        };
+        Stage {
+            _folder: folder,
+            log,
+            start,
+            parts,
+            orders,
+            standings: ["a", "b"].map(|claims| Arc::new(Standing::new(viewer(claims)))),
+        }
+    }
+
+    fn walkers(&self) -> [Walker; 2] {
+        let [first, other] = &self.standings;
+        [walker(1, first, self.start), walker(2, other, self.start)]
+    }
+
+    fn walk_from(&self, place: Position, trouble: Trouble) -> Walk<Fake> {
         let fake = Fake {
             trouble,
-            first: first.clone(),
-            changes: parts.changes.clone(),
+            first: self.standings[0].clone(),
+            changes: self.parts.changes.clone(),
             asked: 0,
         };
         let publisher = Publisher::new(fake, Metrics::new());
-        let reader = parts.history.reader_after(place).expect("it is kept");
-        Walk::new(publisher, reader, parts.clone(), Lane::Back)
-    };
-    let members = 0;
-    let seat = watch::Sender::new(Seat {
-        reached: start.cursor,
-        members,
-    });
-    let mut walk = walk_from(start, trouble);
-    walk.take_in(walkers);
+        let reader = self.parts.history.reader_after(place).expect("it is kept");
+        Walk::new(publisher, reader, self.parts.clone(), Lane::Back)
+    }
+
+    fn seat(&self) -> watch::Sender<Seat> {
+        watch::Sender::new(Seat {
+            reached: self.start.cursor,
+            members: 0,
+        })
+    }
+
+    async fn close(self) {
+        let closed = self.log.close(Duration::from_secs(1));
+        closed.await.expect("a disk");
+    }
+}
+
+fn outbox(walker: &Walker) -> Arc<Outbox> {
+    walker.attached.member.outbox.clone()
+}
+
+async fn sent(outbox: &Outbox) -> Vec<bytes::Bytes> {
+    let mut frames = Vec::new();
+    if outbox.bytes() > 0 {
+        outbox.take(&mut frames, 99).await;
+    }
+    frames
+}
+
+/// Two members go through the whole log, and whoever leaves goes on in a second walk. The frames that each
+/// has got, and where it left.
+async fn walked(trouble: Trouble) -> ([usize; 2], Vec<(Cursor, Lane)>) {
+    let stage = Stage::set().await;
+    let walkers = stage.walkers();
+    let outboxes = walkers.each_ref().map(outbox);
+    let seat = stage.seat();
+    let mut walk = stage.walk_from(stage.start, trouble);
+    walk.take_in(walkers.into());
     while !walk.advance(&seat).await.expect("the log is there") {}
     let left: Vec<Walker> = std::mem::take(&mut walk.leaving);
     let places = left
@@ -184,21 +234,79 @@ async fn walked(trouble: Trouble) -> ([usize; 2], Vec<(Cursor, Lane)>) {
         .map(|one| (one.since.cursor, one.lane))
         .collect();
     for walker in left {
-        let mut walk = walk_from(walker.since, Trouble::Nothing);
+        let mut walk = stage.walk_from(walker.since, Trouble::Nothing);
         walk.take_in(vec![walker]);
         while !walk.advance(&seat).await.expect("the log is there") {}
         assert!(walk.leaving.is_empty());
     }
     let mut counts = [0; 2];
     for (outbox, count) in outboxes.iter().zip(&mut counts) {
-        let mut frames = Vec::new();
-        outbox.take(&mut frames, 99).await;
+        let mut frames = sent(outbox).await;
         *count = frames.len();
         frames.dedup();
         assert_eq!(frames.len(), *count, "twice");
     }
-    log.close(Duration::from_secs(1)).await.expect("a disk");
+    stage.close().await;
     (counts, places)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_lost_with_a_walk_is_told() {
+    let stage = Stage::set().await;
+    let walkers = stage.walkers();
+    let outboxes = walkers.each_ref().map(outbox);
+    let [first, other] = walkers;
+    let walk = stage.walk_from(stage.start, Trouble::BreaksTheCheck);
+    let (enter, inbox) = mpsc::channel(8);
+    let (leave, _left) = mpsc::channel(8);
+    let mut doors = Doors {
+        inbox,
+        leave,
+        seat: stage.seat(),
+    };
+    enter.send(vec![first]).await.expect("it is open");
+    let walking = tokio::spawn(async move { walk.run(&mut doors).await });
+    assert!(walking.await.is_err());
+    // One that is about to enter.
+    assert!(enter.send(vec![other]).await.is_err());
+    assert_eq!(sent(&outboxes[0]).await.len(), 2 + 1);
+    assert!(stage.standings[0].has_ended() && !stage.standings[1].has_ended());
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_a_gap_because_the_server_stops() {
+    let mut stage = Stage::set().await;
+    let walkers = stage.walkers();
+    let outboxes = walkers.each_ref().map(outbox);
+    let mut walk = stage.walk_from(stage.start, Trouble::Nothing);
+    walk.take_in(walkers.into());
+    stage.orders.close();
+    let seat = stage.seat();
+    while !walk.going.is_empty() {
+        walk.step(&seat).await;
+    }
+    for outbox in outboxes {
+        assert_eq!(sent(&outbox).await.len(), CHANGES as usize);
+    }
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_what_comes_later_is_not_told_that_it_is_too_late() {
+    let stage = Stage::set().await;
+    let [first, mut ahead] = stage.walkers();
+    ahead.since.cursor = cursor(4);
+    let outboxes = [outbox(&first), outbox(&ahead)];
+    let mut walk = stage.walk_from(stage.start, Trouble::Nothing);
+    walk.take_in(vec![first, ahead]);
+    walk.dismiss(&crate::walker::too_old()).await;
+    let left = walk.leaving.iter();
+    let left: Vec<_> = left.map(|one| one.since.cursor).collect();
+    assert_eq!(left, [cursor(4)]);
+    assert_eq!(sent(&outboxes[0]).await.len(), 1);
+    assert_eq!(sent(&outboxes[1]).await.len(), 0);
+    stage.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,5 +337,5 @@ fn walker_spec() -> Arc<Spec> {
         cursor: Cursor::default(),
         epoch: Epoch(1),
     };
-    walker(1, &standing, start).attached.spec
+    walker(1, &standing, start).attached.spec.clone()
 }
