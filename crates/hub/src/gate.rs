@@ -218,7 +218,8 @@ impl Gate {
     }
 
     /// Pushes what waited, except for what `skip` names, then the frame of `mark`, if any, which is given
-    /// the cursor of the last that waited; from then on everything passes.
+    /// the cursor of the last that waited; from then on everything passes. If what waited has no room
+    /// in `outbox` at the moment, the gate is given up: nobody is cut for what came together.
     pub fn open(
         &self,
         skip: Option<Skip>,
@@ -231,6 +232,10 @@ impl Gate {
             State::GivenUp => return Opened::GivenUp,
             State::Open { .. } => return Opened::Never,
         };
+        if !outbox.has_room(waiting.bytes) {
+            *state = State::GivenUp;
+            return Opened::GivenUp;
+        }
         let held = std::mem::take(&mut waiting.frames);
         let last = held.back().map(|held| held.cursor);
         for Held { cursor, xid, frame } in held {
@@ -402,6 +407,19 @@ mod tests {
         assert_eq!(push(&large, 3, "abcdef".into()), Pushed::Queued);
         assert_eq!(push(&large, 4, "g".into()), Pushed::Closed);
         assert_eq!(outbox.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_cut_for_what_waited() {
+        for (queued, opened, expected) in [(6, Opened::GivenUp, 6), (5, Opened::Open, 10)] {
+            let outbox = Arc::new(Outbox::new(10));
+            let gate = Gate::closed(outbox.clone(), None);
+            gate.push(at(1, 0), Xid(1), "abcde".into(), &outbox);
+            outbox.push(vec![0; queued].into());
+            assert_eq!(gate.open(None, |_| None, &outbox), opened);
+            assert_eq!((outbox.closing(), outbox.held()), (None, 0));
+            assert_eq!(taken(&outbox).await.len(), expected);
+        }
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -118,6 +118,12 @@ impl Outbox {
         }
     }
 
+    /// Whether so much more can be pushed now.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        let state = self.state.lock();
+        state.frames.is_empty() || state.bytes.saturating_add(bytes) <= self.bytes_max
+    }
+
     /// Waits until the writer has taken everything, or the outbox is closed; no longer than until
     /// `patience` after it was last empty. So a burst is waited for, and a reader that has been
     /// behind for long is not.
