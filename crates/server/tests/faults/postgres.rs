@@ -243,6 +243,52 @@ async fn b27_an_older_copy() -> Result<()> {
     stage.shows_what_is_there().await
 }
 
+/// The same, and a client that stays: it had just been caught up, and what comes now has places before
+/// those that it knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b27_an_older_copy_and_a_client_that_came_back() -> Result<()> {
+    let mut stage = Stage::new("B27 older copy, came back", DURABLE, &[]).await?;
+    let token = Subscriber::new(Role::Service, 1).token(SECRET)?;
+    let url = format!("ws://{}/realtime?token={token}", stage.address);
+    let mut socket = Socket::connect(&url).await?;
+    let mut ask = json!({ "type": "subscribe", "channel": "table:ledger" });
+    socket.send_json(&ask).await?;
+    socket
+        .expect(|answer| answer["type"] == "ack", DEADLINE)
+        .await?;
+    stage.postgres.stop(StopMode::Fast).await?;
+    stage.postgres.save("yesterday").await?;
+    stage.postgres.start_again().await?;
+    stage.reconnect().await?;
+    let insert = |id| format!("insert into ledger values ({id}, ledger_user(0), 2, 'x')");
+    let is_row = |id: i64| move |message: &Value| message["payload"]["record"]["id"] == id;
+    stage.execute(&insert(1)).await?;
+    let first = socket.expect(is_row(1), DEADLINE).await?;
+    stage.execute("select pg_switch_wal()").await?;
+    stage.execute(&insert(2)).await?;
+    socket.expect(is_row(2), DEADLINE).await?;
+    ask["since"] = first["payload"]["cursor"].clone();
+    let mut back = Socket::connect(&url).await?;
+    back.send_json(&ask).await?;
+    let is_event =
+        |name: &'static str| move |message: &Value| message["event"].as_str() == Some(name);
+    back.expect(is_event("caught_up"), DEADLINE).await?;
+    stage.postgres.stop(StopMode::Immediate).await?;
+    stage.postgres.restore("yesterday").await?;
+    stage.postgres.start_again().await?;
+    stage.reconnect().await?;
+    for socket in [&mut socket, &mut back] {
+        socket.expect(is_event("gap"), DEADLINE).await?;
+    }
+    stage.figures.faults += 1;
+    stage.execute(&insert(3)).await?;
+    for socket in [&mut socket, &mut back] {
+        socket.expect(is_row(3), DEADLINE).await?;
+    }
+    stage.passed();
+    Ok(())
+}
+
 /// Another cluster altogether under the same address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b27_another_server() -> Result<()> {
