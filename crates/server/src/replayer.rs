@@ -218,14 +218,14 @@ impl State {
     /// Finds everybody a walk: one that will come by soon, or a new one. Others wait.
     fn place(&mut self, walkers: Vec<Walker>) {
         let now = Instant::now();
-        let epoch = self.parts.history.epoch();
         let mut seeking = Vec::with_capacity(walkers.len());
         for walker in walkers {
             if walker.attached.has_ended() {
                 continue;
             }
-            if walker.since.epoch != epoch {
-                dismiss(&walker.attached, &epoch_changed());
+            // Retention, or a gap, may have been faster.
+            if let Err(refusal) = self.readable(walker.since) {
+                dismiss(&walker.attached, &refusal);
                 continue;
             }
             match walker.not_before <= now {
@@ -358,3 +358,6 @@ async fn walk(checks: Checks, parts: Parts, reader: Reader, lane: Lane, mut door
         let _ = doors.leave.send(Word::Leave(walkers)).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use crate::order::Attached;
 use crate::recent::Recent;
 use crate::replay::{Replay, Resume};
 use crate::session::text_frame;
-use crate::walker::{Said, dismiss};
+use crate::walker::{InHand, Said, dismiss};
 
 /// What reads snapshots. One for all sessions.
 pub(crate) struct Snapshots {
@@ -130,7 +130,7 @@ impl Snapshots {
     /// Sends all rows, then has the subscription caught up. If that fails, it is told so, and has
     /// not begun.
     pub(crate) async fn send(self: Arc<Self>, mut snapshot: Snapshot) {
-        let attached = snapshot.attached.clone();
+        let InHand(attached) = &InHand(snapshot.attached.clone());
         let done = match self.rows(&mut snapshot).await {
             Ok(rows) => self.go_live(snapshot, rows).await,
             Err(refusal) => Err(refusal),
@@ -138,7 +138,7 @@ impl Snapshots {
         if let Err(refusal) = done
             && !attached.has_ended()
         {
-            dismiss(&attached, &refusal);
+            dismiss(attached, &refusal);
         }
     }
 

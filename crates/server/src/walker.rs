@@ -88,12 +88,25 @@ impl Walker {
     }
 }
 
-/// One that is lost because its task panics is told so: it would wait for ever for what is missing.
+/// Whoever has a subscription in hand holds one: if the task panics, the subscription ends and is told so.
+/// It would wait for ever for what is missing.
+pub(crate) struct InHand(pub(crate) Attached);
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        tell_if_lost(&self.0);
+    }
+}
+
 impl Drop for Walker {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.attached.has_ended() {
-            dismiss(&self.attached, &unavailable());
-        }
+        tell_if_lost(&self.attached);
+    }
+}
+
+fn tell_if_lost(attached: &Attached) {
+    if std::thread::panicking() && !attached.has_ended() {
+        dismiss(attached, &unavailable());
     }
 }
 
@@ -259,6 +272,22 @@ mod tests {
             epoch: Epoch(1),
         };
         Walker::new(attached, since, Lane::Back)
+    }
+
+    #[tokio::test]
+    async fn who_is_in_hand_when_a_task_panics_is_told() {
+        for panics in [false, true] {
+            let attached = arriving().attached.clone();
+            let Member {
+                outbox, standing, ..
+            } = attached.member.clone();
+            let task = tokio::spawn(async move {
+                let _in_hand = InHand(attached);
+                assert!(!panics, "as it is to be tested");
+            });
+            assert_eq!(task.await.is_err(), panics);
+            assert_eq!((standing.has_ended(), outbox.bytes() > 0), (panics, panics));
+        }
     }
 
     #[test]
