@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::time::sleep;
-use walcast_harness::{Beginning, Load, Proxy, Recorder, Role, Subscriber, Weather, Writer};
+use walcast_harness::{
+    Beginning, Load, Proxy, Recorder, Role, Subscriber, Weather, Writer, eventually,
+};
 
 use crate::report::{by_form, is_full};
 use crate::stage::{DEADLINE, DURABLE, OWNERS, Stage, crowd, usual};
@@ -82,6 +84,10 @@ async fn a10_slow_link() -> Result<()> {
         writer.insert(by_form(100, 1000)).await?;
     }
     let begin = Instant::now();
+    let behind = eventually(NARROW_DEADLINE, async || {
+        lag(&stage).await.filter(|lag| *lag > 2.0)
+    });
+    behind.await.context("the lag rises")?;
     stage.quiet_within(NARROW_DEADLINE).await?;
     let behind = begin.elapsed().as_secs_f64();
     stage.figures.notes.push(format!("{behind:.0} s behind"));
@@ -91,7 +97,23 @@ async fn a10_slow_link() -> Result<()> {
         "the stream was kept:\n{log}"
     );
     proxy.set(Weather::Fair);
+    let drained = eventually(DEADLINE, async || {
+        stage.quiet().await.ok()?;
+        lag(&stage).await.filter(|lag| *lag < 1.0)
+    });
+    drained.await.context("the lag drains")?;
     stage.judge(writer.into_book()).await.map(drop)
+}
+
+/// From the commit of the last change until it was delivered: what the server says of itself.
+async fn lag(stage: &Stage) -> Option<f64> {
+    let (_, metrics) = stage.server().get("/metrics").await.ok()?;
+    let mut lines = metrics.lines();
+    lines
+        .find_map(|line| line.strip_prefix("walcast_delivery_lag_seconds "))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Pieces of 1 to 7 bytes on both links.
