@@ -357,6 +357,13 @@ impl Subscriptions {
     }
 
     pub(crate) async fn end(&mut self) {
+        if let Some(order) = self.end_at_once() {
+            let _ = self.shared.orders.send(order).await;
+        }
+    }
+
+    /// Nobody takes any of them in from now on. Returns what the pipeline is to be told.
+    fn end_at_once(&mut self) -> Option<Order> {
         let end_all = || self.begun.values().for_each(|begun| begun.standing.end());
         let mut begun = self.begun.values();
         match begun.any(|begun| begun.standing.was_set_aside()) {
@@ -367,9 +374,21 @@ impl Subscriptions {
         for (_, standing) in self.unconfirmed.drain(..) {
             standing.end();
         }
-        if std::mem::take(&mut self.known_to_pipeline) {
-            let order = Order::Disconnect(self.connection);
-            let _ = self.shared.orders.send(order).await;
+        let known = std::mem::take(&mut self.known_to_pipeline);
+        known.then_some(Order::Disconnect(self.connection))
+    }
+}
+
+/// However the session ends, also by a panic, nothing is judged for it any more.
+impl Drop for Subscriptions {
+    fn drop(&mut self) {
+        if let Some(order) = self.end_at_once()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let orders = self.shared.orders.clone();
+            runtime.spawn(async move {
+                let _ = orders.send(order).await;
+            });
         }
     }
 }

@@ -28,7 +28,7 @@
 //! | misconfigured | `b24_misconfigured`, source `refusals` (passwords, TLS, rights, full slots) | cause and remedy; `doctor` fails |
 //! | a standby takes over, with the slot | `b25_a_slot_that_fails_over` (PostgreSQL 17 or later) | oracle; told of the new timeline; the same slot |
 //! | a standby takes over, behind us; with another slot of that name; server down | `b26_…` (3) | each is told; shows what is there |
-//! | an older copy, another server | `b27_an_older_copy`, `b27_another_server` | each is told; shows what is there |
+//! | an older copy, another server | `b27_an_older_copy`, `b27_an_older_copy_and_a_client_that_came_back`, `b27_another_server` | each is told; shows what is there |
 //! | snapshots under load, killed at 30 and 70 % | `b28_killed_while_rows_are_read` | oracle. not: it begins anew; no forecast of the end |
 //! | the publication is dropped and made again | `b29_publication_dropped` | oracle; alarm in 10 s; told |
 //! | huge transactions, of many rows and of large ones | `c32_…` (2) | oracle; RSS below 512 MiB. not: how long others wait |
