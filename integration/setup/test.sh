@@ -11,6 +11,7 @@ main() {
     need_postgres
     need_node
     need_chromium
+    need_faketime || say "without libfaketime: the clock does not jump in the fault suite"
     step "format" cargo fmt --all --check -- -l
     step "clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
     step "unit and integration tests" cargo test --workspace --quiet
