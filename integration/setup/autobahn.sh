@@ -18,11 +18,21 @@ main() {
         return $LACKS_PYTHON
     }
     need_suite
+    check "$@"
     [ $# -gt 0 ] || set -- '1.*' '2.*' '3.*' '4.*' '5.*' '6.*' '7.*' '10.*'
     cargo build --quiet -p walcast-websocket --example echo
     local echo_server
     echo_server=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/examples/echo
     run "$echo_server" "$@"
+}
+
+# Given a pattern that no case has, the suite waits for ever.
+check() {
+    local pattern
+    for pattern in "$@"; do
+        [[ $pattern =~ ^([1-79]|10)\.(\*|[0-9]+(\.(\*|[0-9]+))?)$ ]] ||
+            fail "'$pattern' is no group of cases; there are 1 to 7, 9 and 10, as in '9.*', '6.4.*' or '2.3'."
+    done
 }
 
 # Sets PYTHON.
@@ -61,9 +71,9 @@ run() {
     rm -rf "$FOLDER/reports"
     printf '{"outdir": "reports", "servers": [{"agent": "walcast", "url": "ws://%s"}], "cases": [%s], "exclude-cases": []}' \
         "$address" "$(printf '"%s",' "$@" | sed 's/,$//')" >"$FOLDER/spec.json"
-    (cd "$FOLDER" && "$PYTHON" -c \
+    (cd "$FOLDER" && timeout 600 "$PYTHON" -c \
         'import site; site.addsitedir("packages"); from autobahntestsuite.wstest import run; run()' -m fuzzingclient -s spec.json >run.log 2>&1) ||
-        fail "The suite ended with an error; see $FOLDER/run.log."
+        fail "The suite ended with an error, or not within ten minutes; see $FOLDER/run.log."
     verdict "$FOLDER/reports/index.json"
 }
 
