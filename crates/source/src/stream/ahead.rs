@@ -6,8 +6,8 @@
 //! the worker stops to read the socket, and Postgres waits; the worker goes on telling Postgres each
 //! second that somebody is there, so it waits for as long as it takes.
 //!
-//! With a bound of `b` bytes and messages of up to `m`, at most `b + (WIRE_MESSAGES_MAX + 3) × m` is
-//! held between the socket and the pipeline: what waits (a message over the bound waits alone), what
+//! With a bound of `b` bytes and messages of up to `m`, at most `max(b, m) + (WIRE_MESSAGES_MAX + 3) × m`
+//! is held between the socket and the pipeline: what waits (a message over the bound waits alone), what
 //! waits to be let in beside it, and the worker's: those counted, one in its hand, one that it reads.
 
 use std::pin::{Pin, pin};

@@ -1,75 +1,114 @@
-//! A TCP link to Postgres that can go silent without closing.
+//! A link to Postgres that can go silent without closing, and counts what passes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 
 pub(crate) struct Proxy {
     pub(crate) port: u16,
+    link: Link,
+}
+
+#[derive(Clone)]
+struct Link {
+    postgres: u16,
     forwards: watch::Sender<bool>,
     to_us: Arc<AtomicU64>,
 }
 
 impl Proxy {
-    pub(crate) async fn to(port: u16) -> Result<Proxy> {
+    pub(crate) async fn to(postgres: u16) -> Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (forwards, forwarding) = watch::channel(true);
+        let port = listener.local_addr()?.port();
+        let link = Link::to(postgres);
         let proxy = Proxy {
-            port: listener.local_addr()?.port(),
-            forwards,
-            to_us: Arc::default(),
+            port,
+            link: link.clone(),
         };
-        let to_us = proxy.to_us.clone();
-        tokio::spawn(accept(listener, port, forwarding, to_us));
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (read, write) = near.into_split();
+                link.open(read, write).await;
+            }
+        });
+        Ok(proxy)
+    }
+
+    /// Listens on a Unix socket in `folder`. The kernel lets a TCP socket that nobody reads grow to
+    /// tens of megabytes; this one keeps its 200 KB, so that what has passed is what the other side
+    /// took.
+    pub(crate) fn in_folder(folder: &Path, postgres: u16) -> Result<Proxy> {
+        let port = 5432; // a part of the file's name, no more
+        let listener = UnixListener::bind(folder.join(format!(".s.PGSQL.{port}")))?;
+        let link = Link::to(postgres);
+        let proxy = Proxy {
+            port,
+            link: link.clone(),
+        };
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (read, write) = near.into_split();
+                link.open(read, write).await;
+            }
+        });
         Ok(proxy)
     }
 
     /// From now on nothing passes any more, in both directions; nothing is closed either.
     pub(crate) fn black_hole(&self) {
-        self.forwards.send_replace(false);
+        self.link.forwards.send_replace(false);
     }
 
     /// Bytes from Postgres that the other side has taken, or its socket.
     pub(crate) fn bytes_to_us(&self) -> u64 {
-        self.to_us.load(Ordering::Relaxed)
+        self.link.to_us.load(Ordering::Relaxed)
     }
 
     /// What was stuck goes on, and new connections pass.
     pub(crate) fn heal(&self) {
-        self.forwards.send_replace(true);
+        self.link.forwards.send_replace(true);
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    port: u16,
-    forwarding: watch::Receiver<bool>,
-    to_us: Arc<AtomicU64>,
-) {
-    while let Ok((near, _)) = listener.accept().await {
-        let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else {
-            continue;
+impl Link {
+    fn to(postgres: u16) -> Link {
+        Link {
+            postgres,
+            forwards: watch::Sender::new(true),
+            to_us: Arc::default(),
+        }
+    }
+
+    async fn open<R, W>(&self, near_read: R, near_write: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(far) = TcpStream::connect(("127.0.0.1", self.postgres)).await else {
+            return;
         };
-        let (near_read, near_write) = near.into_split();
         let (far_read, far_write) = far.into_split();
         let from_us = Arc::default(); // counted in vain
-        tokio::spawn(copy(near_read, far_write, forwarding.clone(), from_us));
-        let to_us = to_us.clone();
-        tokio::spawn(copy(far_read, near_write, forwarding.clone(), to_us));
+        let forwarding = || self.forwards.subscribe();
+        tokio::spawn(copy(near_read, far_write, forwarding(), from_us));
+        tokio::spawn(copy(far_read, near_write, forwarding(), self.to_us.clone()));
     }
 }
 
-async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+async fn copy<R, W>(
+    mut from: R,
+    mut to: W,
     mut forwarding: watch::Receiver<bool>,
     count: Arc<AtomicU64>,
-) {
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
