@@ -1,21 +1,26 @@
 //! `walcast_change::write_cell`: whatever a value's bytes are and whatever its type promises, what
 //! comes out is one line of valid JSON, and nothing before it is touched.
 //!
-//! The first bytes say the type (see [`json_type`]); the rest is the value's text.
+//! The first bytes say the type (see [`json_type`]), and the highest bit of the first of them how
+//! numbers stand; the rest is the value's text.
 
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use walcast_change::{JsonType, write_cell, write_string};
+use walcast_change::{JsonType, Numbers, write_cell, write_string};
 
 const BEFORE: &[u8] = br#"{"a":1,"b":"#;
 const DEPTH_MAX: usize = 5;
 
 pub fn run(data: &[u8]) {
     let mut text = data;
+    let numbers = match data.first().is_some_and(|byte| byte & 0x80 != 0) {
+        true => Numbers::String,
+        false => Numbers::Number,
+    };
     let json = json_type(&mut text, 0);
     let mut out = BEFORE.to_vec();
-    write_cell(&json, text, &mut out);
+    write_cell(&json, text, numbers, &mut out);
     let written = out.strip_prefix(BEFORE).expect("what stood there stays");
     let written = std::str::from_utf8(written).expect("JSON is UTF-8");
     let value = serde_json::from_str::<&RawValue>(written).expect("it is JSON");
@@ -28,7 +33,12 @@ pub fn run(data: &[u8]) {
     match json {
         JsonType::String => assert_eq!(string(written), String::from_utf8_lossy(text)),
         JsonType::Json => check_document(text, written),
-        JsonType::Number if !written.starts_with('"') => assert_eq!(written.as_bytes(), text),
+        JsonType::LongNumber if numbers == Numbers::String => {
+            assert_eq!(string(written), String::from_utf8_lossy(text));
+        }
+        JsonType::Number | JsonType::LongNumber if !written.starts_with('"') => {
+            assert_eq!(written.as_bytes(), text);
+        }
         _ => {}
     }
 }
@@ -63,7 +73,8 @@ fn json_type(data: &mut &[u8], depth: usize) -> JsonType {
     };
     *data = rest;
     match byte % 8 {
-        1 => JsonType::Number,
+        1 if byte & 8 == 0 => JsonType::Number,
+        1 => JsonType::LongNumber,
         2 => JsonType::Bool,
         3 => JsonType::Json,
         4 => JsonType::Timestamp,
@@ -91,7 +102,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let array = 6;
     let boxes = 6 | 8;
     let pair = 7 | 2 << 3;
-    let seeds: [(&str, &[u8], &str); 11] = [
+    let seeds: [(&str, &[u8], &str); 13] = [
+        ("long", &[1 | 8], "9007199254740993"),
+        ("long_as_string", &[array | 0x80, 1 | 8], "{1,NULL}"),
         ("string", &[0], "a \"quoted\" ü\n\u{1} text"),
         ("number", &[1], "-12345678901234567890.50e+20"),
         ("bool", &[2], "t"),

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bytes::Bytes;
-use walcast_change::{Change, ColumnSet, Decoder, Step, write_record};
+use walcast_change::{Change, ColumnSet, Decoder, Numbers, Step, write_record};
 use walcast_pgoutput::encode::tuple;
 use walcast_pgoutput::{
     Begin, Column, Insert, Lsn, Message, PgTime, Relation, RelationId, ReplicaIdentity, Value, Xid,
@@ -57,34 +57,42 @@ fn main() {
         ("nested (int8 text[] int4[] jsonb timestamp range)", NESTED),
     ] {
         let change = insert(cells);
-        let mut times: Vec<f64> = (0..REPEATS).map(|_| ns_per_row(&change)).collect();
-        times.sort_by(f64::total_cmp);
-        let bytes = record(&change).len();
-        println!(
-            "{name}: median {:.0} ns a row, best {:.0}; {bytes} bytes",
-            times[REPEATS / 2],
-            times[0]
-        );
+        for numbers in [Numbers::Number, Numbers::String] {
+            let mut times: Vec<f64> = (0..REPEATS).map(|_| ns_per_row(&change, numbers)).collect();
+            times.sort_by(f64::total_cmp);
+            let bytes = record(&change, numbers).len();
+            println!(
+                "{name}, as {numbers:?}: median {:.0} ns a row, best {:.0}; {bytes} bytes",
+                times[REPEATS / 2],
+                times[0]
+            );
+        }
     }
 }
 
-fn ns_per_row(change: &Change) -> f64 {
+fn ns_per_row(change: &Change, numbers: Numbers) -> f64 {
     let row = change.new().expect("an insert has a new row");
     let columns = ColumnSet::all(row.shape().columns.len());
     let mut out = Vec::new();
     let start = Instant::now();
     for _ in 0..ROUNDS {
         out.clear();
-        write_record(black_box(row), black_box(&columns), &mut out);
+        write_record(
+            black_box(row),
+            black_box(&columns),
+            black_box(numbers),
+            &mut out,
+        );
         black_box(&out);
     }
     start.elapsed().as_nanos() as f64 / f64::from(ROUNDS)
 }
 
-fn record(change: &Change) -> Vec<u8> {
+fn record(change: &Change, numbers: Numbers) -> Vec<u8> {
     let row = change.new().expect("an insert has a new row");
     let mut out = Vec::new();
-    write_record(row, &ColumnSet::all(row.shape().columns.len()), &mut out);
+    let columns = ColumnSet::all(row.shape().columns.len());
+    write_record(row, &columns, numbers, &mut out);
     out
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use Scalar::{Bool, Json, Number, NumberVector, String, StringVector, Timestamp};
+use Scalar::{Bool, Json, LongNumber, Number, NumberVector, String, StringVector, Timestamp};
 
 use crate::JsonType;
 
@@ -47,6 +47,7 @@ fn find(oid: u32) -> Option<(&'static Builtin, bool)> {
 enum Scalar {
     String,
     Number,
+    LongNumber,
     Bool,
     Json,
     Timestamp,
@@ -59,6 +60,7 @@ impl Scalar {
         match self {
             String => JsonType::String,
             Number => JsonType::Number,
+            LongNumber => JsonType::LongNumber,
             Bool => JsonType::Bool,
             Json => JsonType::Json,
             Timestamp => JsonType::Timestamp,
@@ -89,7 +91,7 @@ const TYPES: &[Builtin] = &[
     (17, 1001, "bytea", String),
     (18, 1002, "char", String),
     (19, 1003, "name", String),
-    (20, 1016, "int8", Number),
+    (20, 1016, "int8", LongNumber),
     (21, 1005, "int2", Number),
     (22, 1006, "int2vector", NumberVector),
     (23, 1007, "int4", Number),
@@ -128,7 +130,7 @@ const TYPES: &[Builtin] = &[
     (1266, 1270, "timetz", String),
     (1560, 1561, "bit", String),
     (1562, 1563, "varbit", String),
-    (1700, 1231, "numeric", Number),
+    (1700, 1231, "numeric", LongNumber),
     (1790, 2201, "refcursor", String),
     (2202, 2207, "regprocedure", String),
     (2203, 2208, "regoper", String),
@@ -177,11 +179,18 @@ mod tests {
     #[test]
     fn types_and_arrays() {
         for (oid, expected) in [
-            (20, Some(JsonType::Number)),
+            (20, Some(JsonType::LongNumber)),
+            (21, Some(JsonType::Number)),
+            (23, Some(JsonType::Number)),
+            (700, Some(JsonType::Number)),
+            (701, Some(JsonType::Number)),
+            (1700, Some(JsonType::LongNumber)),
+            (1231, Some(array(JsonType::LongNumber, b','))),
+            (1007, Some(array(JsonType::Number, b','))),
             (3802, Some(JsonType::Json)),
             (1186, Some(JsonType::String)),
             (22, Some(vector(JsonType::Number))),
-            (1016, Some(array(JsonType::Number, b','))),
+            (1016, Some(array(JsonType::LongNumber, b','))),
             (1020, Some(array(JsonType::String, b';'))),
             (1006, Some(array(vector(JsonType::Number), b','))),
             (0, None),

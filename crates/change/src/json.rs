@@ -16,10 +16,11 @@ mod vector;
 
 use crate::{Cell, ColumnSet, JsonType, Row};
 
+pub use number::Numbers;
 pub use string::write_string;
 
 /// Appends a JSON object of the columns in `columns` whose value is known.
-pub fn write_record(row: &Row, columns: &ColumnSet, out: &mut Vec<u8>) {
+pub fn write_record(row: &Row, columns: &ColumnSet, numbers: Numbers, out: &mut Vec<u8>) {
     let keys = row
         .shape()
         .columns
@@ -38,7 +39,7 @@ pub fn write_record(row: &Row, columns: &ColumnSet, out: &mut Vec<u8>) {
         first = false;
         out.extend_from_slice(&column.json_key);
         match cell {
-            Cell::Text(text) => write_cell(&column.json, text, out),
+            Cell::Text(text) => write_cell(&column.json, text, numbers, out),
             Cell::Null | Cell::Missing => out.extend_from_slice(b"null"),
         }
     }
@@ -61,17 +62,20 @@ pub fn unchanged<'a>(row: &'a Row, columns: &'a ColumnSet) -> impl Iterator<Item
 /// the type is appended as a JSON string.
 ///
 /// Allocates only for an element or a field in which characters were escaped.
-pub fn write_cell(json: &JsonType, text: &[u8], out: &mut Vec<u8>) {
+pub fn write_cell(json: &JsonType, text: &[u8], numbers: Numbers, out: &mut Vec<u8>) {
     let start = out.len();
     let written = match json {
         JsonType::String => None,
         JsonType::Number => number::write(text, out),
+        JsonType::LongNumber => number::write_long(text, numbers, out),
         JsonType::Bool => write_bool(text, out),
         JsonType::Json => document::write(text, out),
         JsonType::Timestamp => timestamp::write(text, out),
-        JsonType::Vector { element } => vector::write(element, text, out),
-        JsonType::Array { element, delimiter } => array::write(element, *delimiter, text, out),
-        JsonType::Composite { fields } => composite::write(fields, text, out),
+        JsonType::Vector { element } => vector::write(element, text, numbers, out),
+        JsonType::Array { element, delimiter } => {
+            array::write(element, *delimiter, text, numbers, out)
+        }
+        JsonType::Composite { fields } => composite::write(fields, text, numbers, out),
     };
     if written.is_none() {
         out.truncate(start);

@@ -29,7 +29,7 @@ pub use change::{Change, Operation};
 pub use column_set::ColumnSet;
 pub use cursor::{Cursor, ParseCursorError};
 pub use decoder::{ChangeError, Decoder, Step};
-pub use json::{unchanged, write_cell, write_record, write_string};
+pub use json::{Numbers, unchanged, write_cell, write_record, write_string};
 pub use position::{Epoch, ParseEpochError, ParsePositionError, Position};
 pub use row::{Cell, Row};
 pub use shape::{Column, Shape};

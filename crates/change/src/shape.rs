@@ -147,6 +147,6 @@ mod tests {
         assert_eq!(shape.column("c\u{fffd}"), Some(2));
         assert_eq!(shape.column("ID"), None);
         assert_eq!(&*shape.columns[1].json_key, "\"ü\\\"\":".as_bytes());
-        assert_eq!(shape.columns[0].json, JsonType::Number);
+        assert_eq!(shape.columns[0].json, JsonType::LongNumber);
     }
 }

@@ -14,9 +14,11 @@ use bytes::{Buf, BufMut};
 use walcast_pgoutput::{RelationId, ReplicaIdentity};
 
 use crate::types::json_key;
-use crate::{Column, JsonType, Shape};
+use crate::{Column, JsonType, Shape, builtin};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Did not tell `int8` and `numeric` from the other numbers. Logs of that time are still read.
+const VERSION_OF_ONE_NUMBER: u8 = 1;
 
 /// Deeper than [`Types`](crate::Types) resolves; what claims more was not written here.
 const DEPTH_MAX: usize = 32;
@@ -56,7 +58,8 @@ impl Shape {
     /// The shape that [`Shape::write_bytes`] wrote; `None` if `bytes` are anything else.
     pub fn from_bytes(mut bytes: &[u8]) -> Option<Shape> {
         let from = &mut bytes;
-        if from.try_get_u8().ok()? != VERSION {
+        let version = from.try_get_u8().ok()?;
+        if version != VERSION && version != VERSION_OF_ONE_NUMBER {
             return None;
         }
         let id = RelationId(from.try_get_u32().ok()?);
@@ -69,10 +72,10 @@ impl Shape {
         };
         let schema = text(from)?.into();
         let table = text(from)?.into();
-        let types = types(from)?;
+        let types = types(from, version)?;
         let columns = from.try_get_u16().ok()?;
         let columns: Box<[Column]> = (0..columns)
-            .map(|_| column(from, &types))
+            .map(|_| column(from, &types, version))
             .collect::<Option<_>>()?;
         let keys = from.try_get_u16().ok()?;
         let index = |_| Some(usize::from(from.try_get_u16().ok()?)).filter(|&i| i < columns.len());
@@ -101,6 +104,7 @@ impl TypeWriter {
         let key = match json {
             JsonType::String => (b's', 0, 0),
             JsonType::Number => (b'n', 0, 0),
+            JsonType::LongNumber => (b'l', 0, 0),
             JsonType::Bool => (b'b', 0, 0),
             JsonType::Json => (b'j', 0, 0),
             JsonType::Timestamp => (b't', 0, 0),
@@ -138,10 +142,10 @@ impl TypeWriter {
 }
 
 /// Each type names only types before it.
-fn types(from: &mut &[u8]) -> Option<Vec<(JsonType, usize)>> {
+fn types(from: &mut &[u8], version: u8) -> Option<Vec<(JsonType, usize)>> {
     let mut types: Vec<(JsonType, usize)> = Vec::new();
     for _ in 0..from.try_get_u32().ok()? {
-        let (json, depth) = json_type(from, &types)?;
+        let (json, depth) = json_type(from, &types, version)?;
         if depth > DEPTH_MAX {
             return None;
         }
@@ -150,11 +154,18 @@ fn types(from: &mut &[u8]) -> Option<Vec<(JsonType, usize)>> {
     Some(types)
 }
 
-fn json_type(from: &mut &[u8], types: &[(JsonType, usize)]) -> Option<(JsonType, usize)> {
+fn json_type(
+    from: &mut &[u8],
+    types: &[(JsonType, usize)],
+    version: u8,
+) -> Option<(JsonType, usize)> {
     let simple = |json| Some((json, 0));
     match from.try_get_u8().ok()? {
         b's' => simple(JsonType::String),
+        // Rather a short number as a string than a long one that loses digits.
+        b'n' if version == VERSION_OF_ONE_NUMBER => simple(JsonType::LongNumber),
         b'n' => simple(JsonType::Number),
+        b'l' => simple(JsonType::LongNumber),
         b'b' => simple(JsonType::Bool),
         b'j' => simple(JsonType::Json),
         b't' => simple(JsonType::Timestamp),
@@ -188,9 +199,9 @@ fn named<'a>(from: &mut &[u8], types: &'a [(JsonType, usize)]) -> Option<&'a (Js
     types.get(from.try_get_u32().ok()? as usize)
 }
 
-fn column(from: &mut &[u8], types: &[(JsonType, usize)]) -> Option<Column> {
+fn column(from: &mut &[u8], types: &[(JsonType, usize)], version: u8) -> Option<Column> {
     let name = text(from)?;
-    Some(Column {
+    let mut column = Column {
         json_key: json_key(name),
         name: name.into(),
         type_oid: from.try_get_u32().ok()?,
@@ -202,7 +213,13 @@ fn column(from: &mut &[u8], types: &[(JsonType, usize)]) -> Option<Column> {
             _ => return None,
         },
         json: named(from, types)?.0.clone(),
-    })
+    };
+    if version == VERSION_OF_ONE_NUMBER
+        && let Some(json) = builtin::json_type(column.type_oid)
+    {
+        column.json = json;
+    }
+    Some(column)
 }
 
 fn text<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
@@ -278,7 +295,9 @@ mod tests {
     #[test]
     fn all_of_a_shape_comes_back() {
         let shape = shape(
-            &[20, 25, 16, 3802, 1184, 22, 1006, 1020, 20000, 20005],
+            &[
+                20, 23, 1700, 25, 16, 3802, 1184, 22, 1006, 1231, 1020, 20000, 20005,
+            ],
             &nested(),
         );
         let mut bytes = Vec::new();
@@ -290,6 +309,36 @@ mod tests {
         }
         bytes.push(0);
         assert!(Shape::from_bytes(&bytes).is_none());
+    }
+
+    /// `int8`, `int4`, an array of a domain, which the catalogue has to explain.
+    #[test]
+    fn a_shape_that_knew_one_kind_of_number_loses_no_digits() {
+        let mut bytes = vec![1];
+        bytes.put_u32(77);
+        bytes.put_u8(b'f');
+        put_text(b"public", &mut bytes);
+        put_text(b"t", &mut bytes);
+        bytes.put_u32(2);
+        bytes.put_slice(b"na,");
+        bytes.put_u32(0);
+        bytes.put_u16(3);
+        for (type_oid, number) in [(20, 0), (23, 0), (20000, 1)] {
+            put_text(b"c", &mut bytes);
+            bytes.put_u32(type_oid);
+            bytes.put_i32(-1);
+            put_text(b"type", &mut bytes);
+            bytes.put_u8(0);
+            bytes.put_u32(number);
+        }
+        bytes.put_u16(0);
+        let shape = Shape::from_bytes(&bytes).expect("as it was written");
+        let found: Vec<&JsonType> = shape.columns.iter().map(|column| &column.json).collect();
+        let array = JsonType::Array {
+            element: Arc::new(JsonType::LongNumber),
+            delimiter: b',',
+        };
+        assert_eq!(found, [&JsonType::LongNumber, &JsonType::Number, &array]);
     }
 
     #[test]

@@ -14,8 +14,12 @@ use crate::{builtin, write_string};
 pub enum JsonType {
     /// A JSON string.
     String,
-    /// Digits as they are; `NaN` and infinities as strings.
+    /// Digits as they are, which a double holds exactly: `int2`, `int4`, `float4`, `float8`. `NaN` and
+    /// infinities as strings.
     Number,
+    /// `int8` and `numeric`: the same, but a double may lose digits, so they stand as
+    /// [`Numbers`](crate::Numbers) says.
+    LongNumber,
     /// `t` and `f`.
     Bool,
     /// `json` and `jsonb`: spliced as it is.
@@ -262,7 +266,12 @@ mod tests {
         ]);
         assert_eq!(circle.json_type(20003), JsonType::String);
         let mut out = Vec::new();
-        crate::write_cell(&circle.json_type(20001), b"{\"(,,)\"}", &mut out);
+        crate::write_cell(
+            &circle.json_type(20001),
+            b"{\"(,,)\"}",
+            crate::Numbers::Number,
+            &mut out,
+        );
         assert_eq!(out, br#"[{"x":null,"y":null,"z":null}]"#);
         assert_eq!(circle.missing(&relation([20001, 20003])), []);
 

@@ -45,7 +45,7 @@ pub struct Delivery<'a> {
     pub channel: &'a str,
     /// What the subscription's spec says for the dialect.
     pub tag: u32,
-    /// The style that the subscription asked for: [`Subscribe::format`].
+    /// As the subscription asked for them: [`Subscribe::format`].
     pub format: u8,
 }
 
@@ -55,6 +55,8 @@ pub struct SnapshotRows<'a> {
     pub channel: &'a str,
     pub id: SubscriptionId,
     pub rows: &'a [Row],
+    /// [`Delivery::format`]
+    pub format: u8,
     /// What the subscriber may see of them.
     pub columns: &'a ColumnSet,
     /// How many have been sent, these included.

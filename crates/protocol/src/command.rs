@@ -1,6 +1,6 @@
 //! What a client asks for, whatever its dialect.
 
-use walcast_change::Position;
+use walcast_change::{Numbers, Position};
 use walcast_hub::{Events, Filter, Target};
 
 use crate::{ChannelCommand, Code, Refusal};
@@ -33,7 +33,9 @@ pub struct Subscribe {
     pub events: Events,
     pub filter: Option<Filter>,
     /// Which of the dialect's styles its events are written in.
-    pub format: u8,
+    pub style: u8,
+    /// How `int8` and `numeric` stand in them; `None`: as the connection asked, else as numbers.
+    pub numbers: Option<Numbers>,
     pub start: Start,
 }
 

@@ -20,6 +20,7 @@ pub use codec::{Acknowledgement, Codec, Delivery, Notice, SnapshotRows, codec_of
 pub use command::{Command, Start, Subscribe, parse_channel};
 pub use native::{
     Broadcast, Channel, ChannelAcknowledgement, ChannelCommand, ChannelKind, Join, Native,
+    UnknownNumbers, parse_numbers,
 };
 pub use refusal::{Code, Reference, Refusal};
 pub use timestamp::write_timestamp;

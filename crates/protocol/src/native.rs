@@ -5,10 +5,13 @@ mod channel;
 mod event;
 mod incoming;
 mod presence;
+mod style;
 mod words;
 
 pub use channel::{Broadcast, Channel, ChannelAcknowledgement, ChannelCommand, ChannelKind, Join};
+pub use style::{UnknownNumbers, parse_numbers};
 
+use walcast_change::Numbers;
 use walcast_hub::Closing;
 
 use crate::{Acknowledgement, Codec, Command, Delivery, Notice, Refusal, SnapshotRows, Start};
@@ -55,6 +58,9 @@ impl Codec for Native {
                     Start::Now => {}
                     Start::Since(_) => value["recovered"] = true.into(),
                     Start::Snapshot => value["snapshot"] = true.into(),
+                }
+                if subscribe.numbers == Some(Numbers::String) {
+                    value["numbers"] = "string".into();
                 }
                 value
             }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use walcast_change::Numbers;
 use walcast_hub::{Closing, ConnId, Outbox};
+use walcast_protocol::UnknownNumbers;
 use walcast_websocket::{CloseCode, OpCode, frame};
 
 use crate::shared::Shared;
@@ -33,6 +35,8 @@ pub(crate) enum Greeting {
     Native {
         address: IpAddr,
         token: Option<String>,
+        /// What the connection's subscriptions ask for that don't say it themselves.
+        numbers: Result<Option<Numbers>, UnknownNumbers>,
     },
     Phoenix(phoenix::Greeting),
 }
@@ -56,8 +60,12 @@ pub(crate) enum Message {
 impl Session {
     pub(crate) async fn begin(shared: Arc<Shared>, greeting: Greeting) -> Session {
         match greeting {
-            Greeting::Native { address, token } => {
-                let session = native::Session::begin(shared, address, token.as_deref());
+            Greeting::Native {
+                address,
+                token,
+                numbers,
+            } => {
+                let session = native::Session::begin(shared, address, token.as_deref(), numbers);
                 Session::Native(session.await)
             }
             Greeting::Phoenix(greeting) => {

@@ -169,6 +169,7 @@ impl Snapshots {
             channel: &spec.channel,
             id: *id,
             rows,
+            format: spec.format,
             columns: snapshot.reading.columns(),
             sent,
         };

@@ -4,7 +4,7 @@
 
 use super::quoted::{self, Quote};
 use super::write_cell;
-use crate::JsonType;
+use crate::{JsonType, Numbers};
 
 /// `MAXDIM` of Postgres.
 const DIMENSIONS_MAX: usize = 6;
@@ -14,6 +14,7 @@ pub(super) fn write(
     element: &JsonType,
     delimiter: u8,
     text: &[u8],
+    numbers: Numbers,
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let mut left = after_bounds(text)?;
@@ -48,8 +49,8 @@ pub(super) fn write(
                 (*leaves_at.get_or_insert(depth) == depth).then_some(())?;
                 expected = Expected::Separator;
                 left = match byte {
-                    b'"' => write_quoted(element, rest, out)?,
-                    _ => write_bare(element, delimiter, left, out)?,
+                    b'"' => write_quoted(element, rest, numbers, out)?,
+                    _ => write_bare(element, delimiter, left, numbers, out)?,
                 };
             }
             _ => return None,
@@ -78,9 +79,14 @@ fn after_bounds(text: &[u8]) -> Option<&[u8]> {
 }
 
 /// Writes the element whose opening quote stands before `text`; what follows it.
-fn write_quoted<'a>(element: &JsonType, text: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+fn write_quoted<'a>(
+    element: &JsonType,
+    text: &'a [u8],
+    numbers: Numbers,
+    out: &mut Vec<u8>,
+) -> Option<&'a [u8]> {
     let (value, rest) = quoted::read(text, Quote::Escaped)?;
-    write_cell(element, &value, out);
+    write_cell(element, &value, numbers, out);
     Some(rest)
 }
 
@@ -89,6 +95,7 @@ fn write_bare<'a>(
     element: &JsonType,
     delimiter: u8,
     text: &'a [u8],
+    numbers: Numbers,
     out: &mut Vec<u8>,
 ) -> Option<&'a [u8]> {
     let (value, rest) = text.split_at(memchr::memchr2(delimiter, b'}', text)?);
@@ -97,7 +104,7 @@ fn write_bare<'a>(
     }
     match value.eq_ignore_ascii_case(b"NULL") {
         true => out.extend_from_slice(b"null"),
-        false => write_cell(element, value, out),
+        false => write_cell(element, value, numbers, out),
     }
     Some(rest)
 }
@@ -114,7 +121,7 @@ mod tests {
             delimiter,
         };
         let mut out = Vec::new();
-        write_cell(&json, text.as_bytes(), &mut out);
+        write_cell(&json, text.as_bytes(), Numbers::Number, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected, "{text}");
     }
 

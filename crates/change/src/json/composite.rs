@@ -4,13 +4,14 @@
 
 use super::quoted::{self, Quote};
 use super::write_cell;
-use crate::JsonType;
+use crate::{JsonType, Numbers};
 
 /// Appends the object; `fields` are the ready keys (`"name":`) and types in their order. On `None`
 /// the text is malformed or has another number of fields, and `out` has a part of it at its end.
 pub(super) fn write(
     fields: &[(Box<[u8]>, JsonType)],
     text: &[u8],
+    numbers: Numbers,
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let mut left = text.strip_prefix(b"(")?;
@@ -21,7 +22,7 @@ pub(super) fn write(
             out.push(b',');
         }
         out.extend_from_slice(key);
-        left = write_field(json, left, out)?;
+        left = write_field(json, left, numbers, out)?;
     }
     out.push(b'}');
     (left == b")").then_some(())
@@ -29,10 +30,15 @@ pub(super) fn write(
 
 /// Writes the field at the start of `text`; what follows it. An empty field is NULL, an empty
 /// string has quotes.
-fn write_field<'a>(json: &JsonType, text: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+fn write_field<'a>(
+    json: &JsonType,
+    text: &'a [u8],
+    numbers: Numbers,
+    out: &mut Vec<u8>,
+) -> Option<&'a [u8]> {
     if let Some(content) = text.strip_prefix(b"\"") {
         let (value, rest) = quoted::read(content, Quote::Doubled)?;
-        write_cell(json, &value, out);
+        write_cell(json, &value, numbers, out);
         return Some(rest);
     }
     let (value, rest) = text.split_at(memchr::memchr2(b',', b')', text)?);
@@ -41,7 +47,7 @@ fn write_field<'a>(json: &JsonType, text: &'a [u8], out: &mut Vec<u8>) -> Option
     }
     match value {
         b"" => out.extend_from_slice(b"null"),
-        value => write_cell(json, value, out),
+        value => write_cell(json, value, numbers, out),
     }
     Some(rest)
 }
@@ -62,7 +68,7 @@ mod tests {
 
     fn check(json: &JsonType, text: &str, expected: &str) {
         let mut out = Vec::new();
-        write_cell(json, text.as_bytes(), &mut out);
+        write_cell(json, text.as_bytes(), Numbers::Number, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected, "{text}");
     }
 

@@ -5,23 +5,51 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use walcast_change::{JsonType, write_cell, write_string};
+use walcast_change::{JsonType, Numbers, write_cell, write_string};
 
 use crate::postgres_text::{array, braces, record};
 
 fn written(json: &JsonType, text: &[u8]) -> String {
+    written_with(json, text, Numbers::Number)
+}
+
+fn written_with(json: &JsonType, text: &[u8], numbers: Numbers) -> String {
     let mut out = b"before".to_vec();
-    write_cell(json, text, &mut out);
+    write_cell(json, text, numbers, &mut out);
     let text = String::from_utf8(out).expect("JSON is UTF-8");
     text.strip_prefix("before")
         .expect("what stood there stays")
         .to_owned()
 }
 
+/// The same type with `other` wherever it has numbers that a double may not hold.
+fn with_long_as(json: &JsonType, other: &JsonType) -> JsonType {
+    let inner = |element: &Arc<JsonType>| Arc::new(with_long_as(element, other));
+    match json {
+        JsonType::LongNumber => other.clone(),
+        JsonType::Vector { element } => JsonType::Vector {
+            element: inner(element),
+        },
+        JsonType::Array { element, delimiter } => JsonType::Array {
+            element: inner(element),
+            delimiter: *delimiter,
+        },
+        JsonType::Composite { fields } => {
+            let field =
+                |(key, json): &(Box<[u8]>, JsonType)| (key.clone(), with_long_as(json, other));
+            JsonType::Composite {
+                fields: fields.iter().map(field).collect(),
+            }
+        }
+        json => json.clone(),
+    }
+}
+
 fn any_type() -> impl Strategy<Value = JsonType> {
     let leaf = prop_oneof![
         Just(JsonType::String),
         Just(JsonType::Number),
+        Just(JsonType::LongNumber),
         Just(JsonType::Bool),
         Just(JsonType::Json),
         Just(JsonType::Timestamp),
@@ -89,6 +117,17 @@ proptest! {
         let out = written(&json, &text);
         prop_assert!(serde_json::from_str::<&RawValue>(&out).is_ok(), "{out}");
         prop_assert!(!out.contains('\n'));
+    }
+
+    #[test]
+    fn long_numbers_stand_as_asked_and_nothing_else_changes(json in any_type(), text in any_text()) {
+        for (numbers, as_if) in [
+            (Numbers::Number, JsonType::Number),
+            (Numbers::String, JsonType::String),
+        ] {
+            let plain = with_long_as(&json, &as_if);
+            prop_assert_eq!(written_with(&json, &text, numbers), written(&plain, &text));
+        }
     }
 
     #[test]

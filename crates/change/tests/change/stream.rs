@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tokio_postgres::Client;
 use walcast_change::{
-    Change, ColumnSet, Decoder, Operation, Row, Step, TYPES_QUERY, TypeInfo, write_record,
+    Change, ColumnSet, Decoder, Numbers, Operation, Row, Step, TYPES_QUERY, TypeInfo, write_record,
 };
 use walcast_harness::Postgres;
 use walcast_pgoutput::{Message, Relation, decode};
@@ -114,6 +114,7 @@ impl Stream {
 /// The whole row.
 pub(crate) fn record(row: &Row) -> String {
     let mut out = Vec::new();
-    write_record(row, &ColumnSet::all(row.shape().columns.len()), &mut out);
+    let columns = ColumnSet::all(row.shape().columns.len());
+    write_record(row, &columns, Numbers::Number, &mut out);
     String::from_utf8(out).expect("a record is UTF-8")
 }

@@ -2,21 +2,24 @@
 
 use std::io::Write;
 
-use walcast_change::{Change, ColumnSet, Position, Row, unchanged, write_record, write_string};
+use walcast_change::{
+    Change, ColumnSet, Numbers, Position, Row, unchanged, write_record, write_string,
+};
 use walcast_hub::View;
 
-use super::POSTGRES_CHANGES;
+use super::style::{is_postgres_changes, numbers};
 use crate::{Delivery, SnapshotRows, write_timestamp};
 
 pub(super) fn write(delivery: &Delivery<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(match delivery.format {
-        POSTGRES_CHANGES => br#"{"type":"postgres_changes","channel":"#,
-        _ => br#"{"type":"broadcast","channel":"#,
+    let is_postgres_changes = is_postgres_changes(delivery.format);
+    out.extend_from_slice(match is_postgres_changes {
+        true => br#"{"type":"postgres_changes","channel":"#,
+        false => br#"{"type":"broadcast","channel":"#,
     });
     write_string(delivery.channel.as_bytes(), out);
     out.extend_from_slice(br#","payload":{"type":""#);
     out.extend_from_slice(event_name(delivery.view).as_bytes());
-    if delivery.format == POSTGRES_CHANGES {
+    if is_postgres_changes {
         out.extend_from_slice(br#"","eventType":""#);
         out.extend_from_slice(event_name(delivery.view).as_bytes());
     }
@@ -32,7 +35,8 @@ pub(super) fn write(delivery: &Delivery<'_>, out: &mut Vec<u8>) {
         epoch: delivery.epoch,
     };
     write!(out, "{position}\"").expect("a vector takes what is written");
-    rows(delivery.change, delivery.view, out);
+    let numbers = numbers(delivery.format);
+    rows(delivery.change, delivery.view, numbers, out);
     out.extend_from_slice(b"}}");
 }
 
@@ -46,11 +50,12 @@ pub(super) fn write_snapshot(snapshot: &SnapshotRows<'_>, out: &mut Vec<u8>) {
         snapshot.id
     )
     .expect("a vector takes what is written");
+    let numbers = numbers(snapshot.format);
     for (nth, row) in snapshot.rows.iter().enumerate() {
         if nth > 0 {
             out.push(b',');
         }
-        write_record(row, snapshot.columns, out);
+        write_record(row, snapshot.columns, numbers, out);
     }
     write!(out, r#"],"sent":{}}}}}"#, snapshot.sent).expect("a vector takes what is written");
 }
@@ -64,26 +69,26 @@ fn event_name(view: &View) -> &'static str {
     }
 }
 
-fn rows(change: &Change, view: &View, out: &mut Vec<u8>) {
+fn rows(change: &Change, view: &View, numbers: Numbers, out: &mut Vec<u8>) {
     match view {
         View::Insert { columns, entered } => {
-            record("record", change.new(), columns, out);
+            record("record", change.new(), columns, numbers, out);
             if *entered {
                 out.extend_from_slice(br#","reason":"entered""#);
             }
             unchanged_columns(change.new(), columns, out);
         }
         View::Update { columns, old } => {
-            record("record", change.new(), columns, out);
+            record("record", change.new(), columns, numbers, out);
             if let Some(old) = old {
-                record("old_record", change.old(), old, out);
+                record("old_record", change.old(), old, numbers, out);
             }
             unchanged_columns(change.new(), columns, out);
         }
         View::Delete {
             columns,
             left: false,
-        } => record("old_record", change.old(), columns, out),
+        } => record("old_record", change.old(), columns, numbers, out),
         View::Delete {
             columns,
             left: true,
@@ -92,6 +97,7 @@ fn rows(change: &Change, view: &View, out: &mut Vec<u8>) {
                 "old_record",
                 change.old(),
                 &columns.intersection(&change.shape.key),
+                numbers,
                 out,
             );
             out.extend_from_slice(br#","reason":"left""#);
@@ -100,12 +106,12 @@ fn rows(change: &Change, view: &View, out: &mut Vec<u8>) {
     }
 }
 
-fn record(name: &str, row: Option<&Row>, columns: &ColumnSet, out: &mut Vec<u8>) {
+fn record(name: &str, row: Option<&Row>, columns: &ColumnSet, numbers: Numbers, out: &mut Vec<u8>) {
     let Some(row) = row else { return };
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
-    write_record(row, columns, out);
+    write_record(row, columns, numbers, out);
 }
 
 fn unchanged_columns(row: Option<&Row>, columns: &ColumnSet, out: &mut Vec<u8>) {

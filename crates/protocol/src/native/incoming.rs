@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use walcast_hub::{Events, Filter, Target};
 
-use super::{BROADCAST, POSTGRES_CHANGES, words};
+use super::{BROADCAST, POSTGRES_CHANGES, parse_numbers, words};
 use crate::{Code, Command, Refusal, Start, Subscribe, parse_channel};
 
 #[derive(Deserialize)]
@@ -25,6 +25,7 @@ pub(super) struct Incoming<'a> {
     since: Option<String>,
     #[serde(default)]
     snapshot: bool,
+    numbers: Option<String>,
     /// As it stands; what is in it is the business of those who get it.
     #[serde(borrow)]
     pub(super) payload: Option<&'a RawValue>,
@@ -95,7 +96,7 @@ pub(super) fn decode(message: &[u8]) -> Result<Command, Refusal> {
 fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
     let start = start(&incoming)?;
     let channel = incoming.channel.unwrap_or_default();
-    let (format, named) = match incoming.config {
+    let (style, named) = match incoming.config {
         Some(config) => (POSTGRES_CHANGES, config),
         None => {
             let Incoming {
@@ -138,6 +139,8 @@ fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
     }
     let failed = |text: String| Refusal::new(Code::SubscriptionFailed, text).on(&*channel);
     let events = events(named.event, incoming.events).map_err(|text| failed(text.to_owned()))?;
+    let numbers = incoming.numbers.as_deref().map(parse_numbers).transpose();
+    let numbers = numbers.map_err(|error| failed(error.to_string()))?;
     let filter = named.filter.filter(|text| !text.is_empty());
     let filter = filter.map(|text| Filter::parse(&text)).transpose();
     let filter = filter.map_err(|error| failed(error.to_string()))?;
@@ -151,7 +154,8 @@ fn subscribe(incoming: Incoming<'_>) -> Result<Subscribe, Refusal> {
         target,
         events,
         filter,
-        format,
+        style,
+        numbers,
         start,
     })
 }

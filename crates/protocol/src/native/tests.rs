@@ -200,7 +200,8 @@ fn commands() {
         target: users(),
         events: Events::ALL,
         filter: None,
-        format: BROADCAST,
+        style: BROADCAST,
+        numbers: None,
         start: Start::Now,
     };
     let filter = Some(Filter::parse("id=eq.1").expect("a filter"));
@@ -232,7 +233,7 @@ fn commands() {
             r#"{"type":"subscribe","channel":"x","config":{"event":"*","schema":"public","table":"users","filter":"id=eq.1"}}"#,
             Command::Subscribe(Subscribe {
                 filter,
-                format: POSTGRES_CHANGES,
+                style: POSTGRES_CHANGES,
                 ..plain("x")
             }),
         ),
@@ -332,7 +333,8 @@ fn what_the_server_says() {
         target: parse_channel("table:users").expect("a channel"),
         events: Events::ALL,
         filter: None,
-        format: BROADCAST,
+        style: BROADCAST,
+        numbers: None,
         start: Start::Now,
     };
     let position = Position {

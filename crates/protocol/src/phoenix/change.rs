@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use walcast_change::{
-    Cell, Change, ColumnSet, Row, unchanged, write_cell, write_record, write_string,
+    Cell, Change, ColumnSet, Numbers, Row, unchanged, write_cell, write_record, write_string,
 };
 use walcast_hub::View;
 
@@ -193,7 +193,7 @@ fn record(name: &str, row: Option<&Row>, columns: &ColumnSet, out: &mut Vec<u8>)
         .iter()
         .any(|column| column.type_oid == BYTEA)
     {
-        false => write_record(row, columns, out),
+        false => write_record(row, columns, Numbers::Number, out),
         true => write_record_with_bytea(row, columns, out),
     }
 }
@@ -215,7 +215,7 @@ fn write_record_with_bytea(row: &Row, columns: &ColumnSet, out: &mut Vec<u8>) {
             Cell::Text(text) if column.type_oid == BYTEA => {
                 write_string(text.strip_prefix(br"\x").unwrap_or(text), out);
             }
-            Cell::Text(text) => write_cell(&column.json, text, out),
+            Cell::Text(text) => write_cell(&column.json, text, Numbers::Number, out),
             Cell::Null | Cell::Missing => out.extend_from_slice(b"null"),
         }
     }

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 use tracing::debug;
 use walcast_hub::Closing;
+use walcast_protocol::parse_numbers;
 use walcast_websocket::accept_key;
 
 use super::{Body, Context, Peer, problem};
@@ -52,6 +53,7 @@ pub(super) async fn upgrade(
         Dialect::Native => Greeting::Native {
             address,
             token: token(&headers, &query),
+            numbers: parameter(&query, "numbers").map(parse_numbers).transpose(),
         },
         Dialect::Phoenix => {
             match phoenix::greet(&context.shared, address, &headers, &query).await {
@@ -221,14 +223,15 @@ fn token(headers: &HeaderMap, query: &str) -> Option<String> {
             .eq_ignore_ascii_case("bearer")
             .then(|| token.trim().to_owned())
     });
-    let parameter = || {
-        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        // A JWT is made of letters, digits, `-`, `_` and `.`: nothing in it is percent-encoded.
-        pairs
-            .find(|(name, _)| *name == "token")
-            .map(|(_, token)| token.to_owned())
-    };
-    bearer.or_else(parameter).filter(|token| !token.is_empty())
+    // A JWT is made of letters, digits, `-`, `_` and `.`: nothing in it is percent-encoded.
+    let in_query = || parameter(query, "token").map(str::to_owned);
+    bearer.or_else(in_query).filter(|token| !token.is_empty())
+}
+
+/// As it stands in the query, without decoding.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]

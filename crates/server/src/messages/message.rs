@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use walcast_change::{Cell, Change, Operation, Row, Shape, write_cell};
+use walcast_change::{Cell, Change, Numbers, Operation, Row, Shape, write_cell};
 use walcast_hub::{Body, Message};
 
 /// What `realtime.send` and the like have written, or an INSERT of one's own.
@@ -115,7 +115,7 @@ fn body(row: &Row) -> Result<Body, MessageError> {
     };
     let mut json = Vec::with_capacity(printed.len());
     if let Some(column) = row.shape().columns.get(at) {
-        write_cell(&column.json, printed, &mut json);
+        write_cell(&column.json, printed, Numbers::Number, &mut json);
     }
     Ok(Body::Json(json.into()))
 }

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use walcast_change::Numbers;
 use walcast_hub::{Closing, ConnId, LimitError, Outbox, Spec, SubscriptionId};
 use walcast_protocol::{
     Acknowledgement, Code, Codec, Command, Native, Notice, Refusal, Start, Subscribe,
+    UnknownNumbers,
 };
 use walcast_websocket::{CloseCode, OpCode, frame};
 
@@ -20,6 +22,8 @@ pub(crate) struct Session {
     client: Client,
     subscriptions: Subscriptions,
     memberships: Memberships,
+    /// As the URL has it. One that is unknown is told to the first who would be given wrong numbers.
+    numbers: Result<Option<Numbers>, UnknownNumbers>,
 }
 
 impl Session {
@@ -27,11 +31,13 @@ impl Session {
         shared: Arc<Shared>,
         address: IpAddr,
         token: Option<&str>,
+        numbers: Result<Option<Numbers>, UnknownNumbers>,
     ) -> Session {
         let (client, error) = Client::enter(shared.clone(), address);
         let mut session = Session {
             subscriptions: Subscriptions::new(shared, client.id, client.outbox.clone()),
             memberships: Memberships::new(),
+            numbers,
             client,
         };
         match (error, token) {
@@ -110,7 +116,8 @@ impl Session {
         Ok(None)
     }
 
-    async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), Refusal> {
+    async fn subscribe(&mut self, mut subscribe: Subscribe) -> Result<(), Refusal> {
+        self.say_numbers(&mut subscribe)?;
         let viewer = self
             .client
             .viewer()
@@ -120,7 +127,7 @@ impl Session {
             events: subscribe.events,
             filter: subscribe.filter.clone(),
             channel: subscribe.channel.as_str().into(),
-            format: subscribe.format,
+            format: subscribe.format(),
             tag: 0,
             columns: None,
         });
@@ -141,6 +148,17 @@ impl Session {
         self.subscriptions
             .begin(id, viewer, spec, start, words)
             .await
+    }
+
+    /// A subscription that does not say how its numbers are to stand has them as the connection.
+    fn say_numbers(&self, subscribe: &mut Subscribe) -> Result<(), Refusal> {
+        if subscribe.numbers.is_none() {
+            subscribe.numbers = self.numbers.map_err(|error| {
+                let text = format!("in the URL: {error}");
+                Refusal::new(Code::SubscriptionFailed, text).on(&*subscribe.channel)
+            })?;
+        }
+        Ok(())
     }
 
     fn place_for(&self, subscribe: &Subscribe) -> Result<(), Refusal> {
