@@ -62,18 +62,7 @@ async fn b26_promoted_while_the_server_is_down() -> Result<()> {
 /// in the end what is there.
 async fn without_the_slot(promotion: Promotion) -> Result<()> {
     let mut stage = Stage::unstarted(promotion.scenario, DURABLE, &[]).await?;
-    let primary = stage.postgres.port();
-    let link = Proxy::start(([127, 0, 0, 1], primary).into()).await?;
-    let source = format!(
-        "host=127.0.0.1 port={} user=postgres",
-        link.address().port()
-    );
-    stage.postgres.stop(StopMode::Fast).await?;
-    let standby = stage
-        .postgres
-        .standby(&[("primary_conninfo", &source)])
-        .await?;
-    stage.postgres.start_again().await?;
+    let (standby, link) = stage.standby().await?;
     let front = stage.move_behind_proxy().await?;
     stage.start().await?;
     stage.server().ready().await?;
@@ -85,9 +74,6 @@ async fn without_the_slot(promotion: Promotion) -> Result<()> {
         let row = follower.query_one(ask, &[]).await.ok()?;
         row.get::<_, Option<String>>(0)?.parse().ok()
     };
-    eventually(DEADLINE, &there)
-        .await
-        .context("the standby follows")?;
     sleep(Duration::from_secs(by_form(1, 5))).await;
     link.set(Weather::Blackhole);
     let frozen = eventually(DEADLINE, &there).await?;
@@ -214,6 +200,29 @@ const FAILOVER_SLOTS: &str = "
     select pg_create_logical_replication_slot('walcast_witness', 'pgoutput', failover => true);";
 
 impl Stage {
+    /// A standby of the same version, named `standby`, which has everything so far and gets what is to
+    /// come through the proxy. The server must not run yet: the primary restarts.
+    pub(crate) async fn standby(&mut self) -> Result<(Postgres, Proxy)> {
+        let link = Proxy::start(([127, 0, 0, 1], self.postgres.port()).into()).await?;
+        let source = format!(
+            "host=127.0.0.1 port={} user=postgres application_name=standby",
+            link.address().port()
+        );
+        self.postgres.stop(StopMode::Fast).await?;
+        let follows = [("primary_conninfo", source.as_str())];
+        let standby = self.postgres.standby(&follows).await?;
+        self.postgres.start_again().await?;
+        self.reconnect().await?;
+        let reached = "select flush_lsn >= pg_current_wal_flush_lsn() from pg_stat_replication
+                       where application_name = 'standby'";
+        let follows = eventually(DEADLINE, async || {
+            let row = self.sql.query_opt(reached, &[]).await.ok()??;
+            row.get::<_, Option<bool>>(0)?.then_some(())
+        });
+        follows.await.context("the standby follows")?;
+        Ok((standby, link))
+    }
+
     /// Everything reaches Postgres through a proxy from now on: server, readers, marks.
     async fn move_behind_proxy(&mut self) -> Result<Proxy> {
         let front = Proxy::start(([127, 0, 0, 1], self.postgres.port()).into()).await?;

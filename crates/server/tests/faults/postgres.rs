@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use walcast_harness::{Proxy, Role, Socket, StopMode, Subscriber, Weather, Writer, eventually};
+use walcast_harness::{
+    Postgres, Proxy, Role, Socket, StopMode, Subscriber, Weather, Writer, eventually,
+};
 
 use crate::report::by_form;
 use crate::stage::{DEADLINE, DURABLE, OWNERS, SECRET, SLOT, Stage, usual};
@@ -67,11 +69,10 @@ async fn restarts(scenario: &'static str, mode: StopMode, times: usize) -> Resul
 /// Commits are decoded well before other sessions see them: a synchronous standby is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d45_decoded_before_visible() -> Result<()> {
-    let mut stage = Stage::new("D45 synchronous standby", DURABLE, &[]).await?;
+    let (mut stage, standby, link) = beside_a_standby("D45 synchronous standby").await?;
     stage.record(12).await?;
-    let (standby, link) = Standby::start(&stage).await?;
     link.set(Weather::Slow(Duration::from_millis(10)));
-    sync_names(&stage, "walcast_standby").await?;
+    sync_names(&stage, "standby").await?;
     let load = stage.load(usual(by_form(5, 20))).await?;
     sleep(Duration::from_secs(by_form(5, 20))).await;
     let book = load.finish().await?;
@@ -85,7 +86,7 @@ async fn d45_decoded_before_visible() -> Result<()> {
         .get(0);
     assert_eq!(waits, 1, "the standby is a synchronous one");
     sync_names(&stage, "").await?;
-    drop(standby);
+    drop((standby, link));
     stage.judge(book).await.map(drop)
 }
 
@@ -93,7 +94,7 @@ async fn d45_decoded_before_visible() -> Result<()> {
 /// snapshot does not see it, and the stream is behind it: who has both would lack it for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d45_a_snapshot_after_a_restart() -> Result<()> {
-    let mut stage = Stage::new("D45 restart beside a standby", DURABLE, &[]).await?;
+    let (mut stage, standby, link) = beside_a_standby("D45 restart beside a standby").await?;
     let token = Subscriber::new(Role::Service, 1).token(SECRET)?;
     let url = format!("ws://{}/realtime?token={token}", stage.address);
     let ask = json!({ "type": "subscribe", "channel": "table:ledger" });
@@ -104,8 +105,7 @@ async fn d45_a_snapshot_after_a_restart() -> Result<()> {
     let open = stage.postgres.connect("postgres", &stage.database).await?;
     open.batch_execute("begin; select pg_current_xact_id()")
         .await?;
-    let (standby, link) = Standby::start(&stage).await?;
-    sync_names(&stage, "walcast_standby").await?;
+    sync_names(&stage, "standby").await?;
     link.set(Weather::Blackhole);
     let writer = stage.postgres.connect("postgres", &stage.database).await?;
     let commit = tokio::spawn(async move {
@@ -164,48 +164,14 @@ async fn sync_names(stage: &Stage, names: &str) -> Result<()> {
     stage.execute("select pg_reload_conf()").await
 }
 
-/// `pg_receivewal --synchronous`, which confirms what it has written, slowly.
-struct Standby {
-    child: std::process::Child,
-    folder: std::path::PathBuf,
-}
-
-impl Standby {
-    /// It has everything so far; what is to come it gets through the proxy.
-    async fn start(stage: &Stage) -> Result<(Standby, Proxy)> {
-        let link = Proxy::start(([127, 0, 0, 1], stage.postgres.port()).into()).await?;
-        let folder =
-            std::env::temp_dir().join(format!("walcast-standby-{}", stage.postgres.port()));
-        std::fs::create_dir_all(&folder)?;
-        let child = std::process::Command::new(stage.postgres.program("pg_receivewal"))
-            .args(["--synchronous", "--no-loop", "-D"])
-            .arg(&folder)
-            .arg("-d")
-            .arg(format!(
-                "postgres://postgres@{}/?application_name=walcast_standby",
-                link.address()
-            ))
-            .stdin(std::process::Stdio::null())
-            .spawn()?;
-        let standby = Standby { child, folder };
-        // It begins at the start of a WAL file.
-        let reached = "select flush_lsn >= pg_current_wal_lsn() from pg_stat_replication
-                       where application_name = 'walcast_standby'";
-        eventually(DEADLINE, async || {
-            let row = stage.sql.query_opt(reached, &[]).await.ok()??;
-            row.get::<_, Option<bool>>(0)?.then_some(())
-        })
-        .await?;
-        Ok((standby, link))
-    }
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+/// A stage whose server runs, and a standby behind a proxy that nobody waits for yet.
+async fn beside_a_standby(scenario: &'static str) -> Result<(Stage, Postgres, Proxy)> {
+    let mut stage = Stage::unstarted(scenario, DURABLE, &[]).await?;
+    let (standby, link) = stage.standby().await?;
+    stage.start().await?;
+    stage.server().ready().await?;
+    stage.witness.renew(&stage.sql).await?;
+    Ok((stage, standby, link))
 }
 
 /// Yesterday's copy under the same address: what clients know is not in its past.
