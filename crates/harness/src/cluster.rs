@@ -225,9 +225,11 @@ impl Drop for Cluster {
 const DEFAULTS: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
     ("wal_level", "logical"),
-    ("max_wal_senders", "20"),
-    ("max_replication_slots", "20"),
-    ("max_connections", "200"),
+    // One cluster serves all tests of a process, many of which leave a slot behind, and as many of them
+    // run at a time as the machine has cores.
+    ("max_wal_senders", "100"),
+    ("max_replication_slots", "100"),
+    ("max_connections", "500"),
     ("shared_buffers", "64MB"),
     ("synchronous_commit", "on"),
     ("fsync", "off"),

@@ -16,7 +16,7 @@ use crate::eventually::eventually;
 use crate::log_folder::LogFolder;
 
 /// How long the binary may take to listen, to be ready, to end.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The log's oldest lines go first when there are more.
 const LOG_LINES_MAX: usize = 20_000;
