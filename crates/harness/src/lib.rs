@@ -35,7 +35,7 @@ pub use oracle::{Oracle, Verdict};
 pub use postgres::Postgres;
 pub use proxy::{Proxy, Weather};
 pub use recorder::{Beginning, Heed, Recorder, Recording};
-pub use socket::Socket;
+pub use socket::{Socket, narrow};
 pub use subscriber::{Desk, Role, Subscriber};
 pub use tokio_tungstenite::tungstenite::Message;
 pub use transcript::{Connection, Received, Segment, Transcript};

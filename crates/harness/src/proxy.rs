@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -215,7 +215,7 @@ async fn deliver(mut under_way: mpsc::Receiver<Piece>, mut to: WriteHalf<'_>) ->
     Ok(())
 }
 
-async fn slice(mut bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<()> {
+async fn slice(mut bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
     for length in (1..=7).cycle() {
         let (piece, rest) = bytes.split_at(length.min(bytes.len()));
         to.write_all(piece).await?;
@@ -226,4 +226,45 @@ async fn slice(mut bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// Takes everything, and remembers how long each piece was: what a socket's other end reads at once
+    /// is the kernel's to say.
+    #[derive(Default)]
+    struct Pieces(Vec<usize>);
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bytes.len());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn slices_are_short() -> Result<()> {
+        let mut pieces = Pieces::default();
+        slice(&[7; 30], &mut pieces).await?;
+        assert_eq!(pieces.0, [1, 2, 3, 4, 5, 6, 7, 1, 1]);
+        Ok(())
+    }
 }

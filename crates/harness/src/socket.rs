@@ -1,23 +1,36 @@
 //! A WebSocket client for tests: sends JSON, waits for JSON with a deadline.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+/// A connection that takes some 64 KiB from the kernel while nobody reads it. The kernel lets an ordinary
+/// one grow to tens of megabytes, how many is the machine's to say.
+pub async fn narrow(address: SocketAddr) -> Result<TcpStream> {
+    const BUFFER_BYTES: u32 = 32 << 10;
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(BUFFER_BYTES)?; // which the kernel then leaves alone
+    Ok(socket.connect(address).await?)
+}
+
 /// How many messages an error of [`Socket::expect`] quotes.
 const QUOTED_MAX: usize = 20;
 
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 /// One client connection. Pings are answered while it is read.
 pub struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: Stream,
 }
 
 impl Socket {
@@ -35,18 +48,16 @@ impl Socket {
                 HeaderValue::from_str(value)?,
             );
         }
-        match tokio_tungstenite::connect_async(request).await {
-            Ok((stream, _)) => Ok(Socket { stream }),
-            Err(Error::Http(response)) => {
-                let body = response.body().as_deref().unwrap_or_default();
-                anyhow::bail!(
-                    "refused with {}: {}",
-                    response.status().as_u16(),
-                    String::from_utf8_lossy(body)
-                )
-            }
-            Err(error) => Err(error).context("opening the websocket"),
-        }
+        opened(tokio_tungstenite::connect_async(request).await)
+    }
+
+    /// A client that the server soon notices when it does not read: it is [`narrow`].
+    pub async fn connect_narrow(url: &str) -> Result<Socket> {
+        let request = url.into_client_request()?;
+        let authority = request.uri().authority().context("an address")?;
+        let stream = narrow(authority.as_str().parse()?).await?;
+        let stream = MaybeTlsStream::Plain(stream);
+        opened(tokio_tungstenite::client_async(request, stream).await)
     }
 
     /// Sends one text frame.
@@ -139,6 +150,21 @@ impl Socket {
                 return Ok(message);
             }
         }
+    }
+}
+
+fn opened(handshake: Result<(Stream, Response), Error>) -> Result<Socket> {
+    match handshake {
+        Ok((stream, _)) => Ok(Socket { stream }),
+        Err(Error::Http(response)) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            anyhow::bail!(
+                "refused with {}: {}",
+                response.status().as_u16(),
+                String::from_utf8_lossy(body)
+            )
+        }
+        Err(error) => Err(error).context("opening the websocket"),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 use walcast_harness::{Message, Socket};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Answers the first message with itself after a ping and some noise, then closes with 4001.
 async fn serve_one() -> Result<String> {
