@@ -156,9 +156,7 @@ async fn a_second_source_stands_by_and_takes_over() -> Result<()> {
     first.expect(&[1]).await?; // nothing was stolen
     ensure!(first.restarts == 0);
     drop(first);
-    let ended = Instant::now();
     second.until_state(StreamState::is_ready).await?;
-    ensure!(ended.elapsed() < Duration::from_secs(5));
     second.expect(&[1]).await
 }
 
@@ -361,14 +359,14 @@ async fn a_link_that_falls_silent() -> Result<()> {
         "postgres://postgres@127.0.0.1:{}/{}",
         proxy.port, fixture.database
     );
-    config.silence_max = Duration::from_secs(3);
-    config.connect_timeout = Duration::from_secs(1);
+    config.silence_max = Duration::from_secs(6);
+    config.connect_timeout = Duration::from_secs(5);
     let mut reader = Reader::open(config).await?;
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
     reader.acknowledge();
     // quiet is not silent: a database at rest is not taken for a dead one
-    let quiet = Duration::from_secs(5);
+    let quiet = Duration::from_secs(8);
     let idle = tokio::time::timeout(quiet, async {
         while reader
             .source
@@ -380,15 +378,10 @@ async fn a_link_that_falls_silent() -> Result<()> {
     ensure!(idle.await.is_err(), "an idle connection was given up");
     proxy.black_hole();
     fixture.insert(2).await?;
-    let silent = Instant::now();
+    // TCP alone would send it again for a quarter of an hour
     reader
         .until_state(|state| matches!(state, StreamState::Connecting { .. }))
         .await?;
-    ensure!(
-        silent.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        silent.elapsed()
-    );
     // a new link, while the old walsender still believes in the old one
     proxy.heal();
     reader.expect(&[2]).await?;
@@ -413,9 +406,11 @@ async fn a_slot_waits_for_open_transactions_and_says_so() -> Result<()> {
         .until_state(|state| matches!(state, StreamState::CreatingSlot { blocked_by, .. } if blocked_by == &[pid]))
         .await?;
     other.batch_execute("COMMIT").await?;
-    let committed = Instant::now();
     reader.until_state(StreamState::is_ready).await?;
-    ensure!(committed.elapsed() < Duration::from_secs(2));
+    ensure!(
+        reader.source.progress().connections() == 1,
+        "it was waited for, not tried again"
+    );
     fixture.insert(2).await?;
     reader.expect(&[2]).await
 }
@@ -474,6 +469,7 @@ async fn a_message_over_the_limit() -> Result<()> {
     fixture.insert(1).await?;
     reader.expect(&[1]).await?;
     reader.acknowledge();
+    let begin = Instant::now();
     fixture
         .run("INSERT INTO item VALUES (2, repeat('x', 200000))")
         .await?;
@@ -485,12 +481,20 @@ async fn a_message_over_the_limit() -> Result<()> {
         "{}",
         blocked.describe()
     );
-    let pausing = tokio::time::timeout(Duration::from_secs(2), reader.until_state(|_| false));
-    ensure!(pausing.await.is_err());
-    let connections = reader.source.progress().connections();
+    let trying = async {
+        while reader.source.progress().connections() < 6 {
+            reader.source.next().await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(DEADLINE, trying)
+        .await
+        .context("it is not tried again")??;
+    // the pauses between are of at least 50, 100, 200, 400 and 800 ms
     ensure!(
-        (2..10).contains(&connections),
-        "{connections} connections in two seconds"
+        begin.elapsed() > Duration::from_millis(1500),
+        "six connections in {:?}",
+        begin.elapsed()
     );
     Ok(())
 }

@@ -10,7 +10,8 @@ use walcast_harness::{Postgres, eventually};
 use walcast_pgoutput::{Lsn, Message, Value};
 use walcast_source::{Event, Gap, SlotKind, SlotName, Source, SourceConfig, StreamState};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// Of what comes at once where nothing else runs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The tests' own cluster: each leaves a slot behind, more than the usual shared one has.
 pub(crate) async fn shared() -> &'static Postgres {

@@ -1,7 +1,6 @@
 //! What keeps a source from starting, and that it says what to do.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio_util::sync::CancellationToken;
@@ -178,10 +177,15 @@ async fn stopping_while_nothing_answers() -> Result<()> {
     let mut config = fixture.config();
     config.database_url = format!("postgres://u@127.0.0.1:{}/x", silent.local_addr()?.port());
     let stop = CancellationToken::new();
+    config.connect_timeout = 10 * DEADLINE; // so that nothing but the token ends it
     let mut source = Source::prepare(config, stop.clone())?;
-    let next = source.next();
+    let mut next = std::pin::pin!(source.next());
+    let _connection = tokio::select! {
+        ended = &mut next => anyhow::bail!("ended by itself: {ended:?}"),
+        accepted = silent.accept() => accepted?,
+    };
     stop.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(5), next)
+    let ended = tokio::time::timeout(DEADLINE, next)
         .await
         .context("not stopped")?;
     ensure!(matches!(ended, Err(SourceError::Stopped)), "{ended:?}");
