@@ -1,6 +1,6 @@
 //! Policies that raise, sleep, change their role, or end the session.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use walcast_harness::eventually;
@@ -16,7 +16,7 @@ const POISON: &str = "
     CREATE FUNCTION public.poison(t text, e text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
       CASE t
         WHEN 'raise' THEN IF e = 'presence' THEN RAISE 'secret of %', auth.uid(); END IF;
-        WHEN 'sleep' THEN PERFORM pg_sleep(60);
+        WHEN 'sleep' THEN RAISE LOG 'asked in %.', current_database(); PERFORM pg_sleep(60);
         WHEN 'reset' THEN RESET ROLE;
         WHEN 'become' THEN SET LOCAL ROLE service_role;
         WHEN 'claims' THEN PERFORM set_config('request.jwt.claims', '{\"sub\": \"root\"}', true);
@@ -85,7 +85,7 @@ async fn nobody_leaves_a_role_or_claims_behind() -> Result<()> {
 async fn who_sleeps_is_told_so_and_not_asked_again_at_once() -> Result<()> {
     let rig = Rig::new(POISON).await?;
     let config = CheckConfig {
-        statement_timeout: Duration::from_millis(500),
+        statement_timeout: Duration::from_secs(3),
         connections: 1,
         ..rig.config()
     };
@@ -97,12 +97,10 @@ async fn who_sleeps_is_told_so_and_not_asked_again_at_once() -> Result<()> {
         access.judge(&alice, &asks).await,
         vec![timed_out.clone(); 20]
     );
-    let started = Instant::now();
+    let asked = rig.asked();
+    assert!(asked > 0);
     assert_eq!(access.judge(&alice, &asks[..1]).await, [timed_out]);
-    assert!(
-        started.elapsed() < Duration::from_millis(400),
-        "no session is spent on it"
-    );
+    assert_eq!(rig.asked(), asked, "no session is spent on it");
     let fine = access.judge(&user(BOB, ""), &[read("fine", "x")]).await;
     assert_eq!(fine, [Ok(())]);
     Ok(())
@@ -123,7 +121,7 @@ async fn who_gives_up_waiting_takes_nothing_along() -> Result<()> {
     let busy =
         "SELECT count(*) FROM pg_stat_activity WHERE usename = 'checker' AND wait_event = 'PgSleep'
                    AND datname = current_database()";
-    eventually(Duration::from_secs(10), async || {
+    eventually(Duration::from_secs(60), async || {
         let row = rig.admin.query_one(busy, &[]).await.ok()?;
         (row.get::<_, i64>(0) == 1).then_some(())
     })

@@ -81,6 +81,13 @@ impl Rig {
         }
     }
 
+    /// How often policies of this database have said that they were asked. Postgres writes that down at
+    /// once, and whatever becomes of the transaction.
+    pub(crate) fn asked(&self) -> usize {
+        let line = format!("asked in {}.", self.database);
+        self.postgres.log().matches(&line).count()
+    }
+
     pub(crate) async fn access(&self) -> Result<ChannelAccess> {
         Ok(ChannelAccess::connect(self.config()).await?)
     }

@@ -105,7 +105,7 @@ async fn a_transaction_that_is_not_visible_yet_is_waited_for() -> Result<()> {
     }
     let counters = check.counters();
     let (answers, committed) = tokio::join!(check.check(&asked), async {
-        walcast_harness::eventually(std::time::Duration::from_secs(5), async || {
+        walcast_harness::eventually(std::time::Duration::from_secs(60), async || {
             (counters.read().waits > 2).then_some(())
         })
         .await?;

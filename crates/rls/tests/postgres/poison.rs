@@ -1,12 +1,12 @@
 //! Policies that misbehave: denied, and nobody else notices.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use walcast_rls::{CheckConfig, PostgresCheck, RowCheck};
 
-use crate::rig::{ALICE, BOB, NO, Rig, YES, ask, batch, table, user, viewer};
+use crate::rig::{ALICE, ASKED, BOB, NO, Rig, YES, ask, batch, table, user, viewer};
 
 const TABLES: &str = "
     CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC;
@@ -37,7 +37,7 @@ async fn denied(body: &str, kind: &str) -> Result<()> {
         .await?;
     let changes = rig.changes().await?;
     let viewers = [viewer("anon", "{}"), user(ALICE, ""), user(BOB, "")];
-    let started = Instant::now();
+    let mut asked = 0;
     for round in 0..3 {
         let seen = ask(&mut check, &changes, &viewers).await;
         assert_eq!(
@@ -45,6 +45,11 @@ async fn denied(body: &str, kind: &str) -> Result<()> {
             [vec![YES, NO, NO], vec![NO, NO, NO], vec![NO, YES, YES]],
             "{body}, round {round}"
         );
+        // One that never ends is asked for each viewer, once more for both; not in each round.
+        if round == 0 {
+            asked = rig.asked();
+            assert!(asked <= 4, "{body}: asked {asked} times");
+        }
     }
     let counts = check.counters().read();
     assert!(
@@ -52,11 +57,7 @@ async fn denied(body: &str, kind: &str) -> Result<()> {
         "{body}: {:?}",
         counts.errors
     );
-    assert!(
-        started.elapsed() < Duration::from_secs(4),
-        "{body}: {:?}",
-        started.elapsed()
-    );
+    assert_eq!(rig.asked(), asked, "{body}: asked again");
     Ok(())
 }
 
@@ -82,8 +83,10 @@ async fn changing_the_claims() -> Result<()> {
 
 #[tokio::test]
 async fn sleeping() -> Result<()> {
-    denied("PERFORM pg_sleep(60)", "timeout").await?;
-    denied("LOOP END LOOP", "timeout").await
+    for endless in ["PERFORM pg_sleep(60)", "LOOP END LOOP"] {
+        denied(&format!("{ASKED} {endless}"), "timeout").await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -129,7 +132,7 @@ async fn nothing_of_a_viewer_is_left_for_the_next() -> Result<()> {
     rig.run("CREATE TABLE app.seen (id int PRIMARY KEY); GRANT SELECT ON app.seen TO PUBLIC; ALTER TABLE app.seen ENABLE ROW LEVEL SECURITY").await?;
     rig.run(
         "CREATE POLICY p ON app.seen USING (current_setting('app.left', true) IS NOT DISTINCT FROM '' OR current_setting('app.left', true) IS NULL);
-         CREATE POLICY q ON app.seen AS RESTRICTIVE USING (current_setting('statement_timeout') = '500ms' AND current_setting('row_security') = 'on'
+         CREATE POLICY q ON app.seen AS RESTRICTIVE USING (current_setting('statement_timeout') = '3s' AND current_setting('row_security') = 'on'
            AND current_setting('TimeZone') = 'UTC' AND current_setting('search_path') NOT LIKE '%evil%' AND to_regclass('pg_temp.good') IS NULL
            AND current_setting('lock_timeout') = '250ms' AND current_setting('DateStyle') = 'ISO, MDY' AND current_setting('request.jwt.claim.sub') = auth.uid()::text
            AND current_user = 'authenticated' AND session_user = 'checker'
@@ -180,33 +183,24 @@ async fn an_error_on_one_row_hides_that_row_only() -> Result<()> {
 
 #[tokio::test]
 async fn a_viewer_that_takes_too_long_costs_no_other_anything() -> Result<()> {
-    let body = format!("IF auth.uid() = '{ALICE}' THEN PERFORM pg_sleep(60); END IF");
+    let body = format!("IF auth.uid() = '{ALICE}' THEN {ASKED} PERFORM pg_sleep(60); END IF");
     let (mut rig, mut check) = with_poison(&body).await?;
     rig.run("INSERT INTO app.bad SELECT n, 'x' FROM generate_series(1, 20) n")
         .await?;
     let changes = rig.changes().await?;
     let mut viewers = vec![user(ALICE, "")];
     viewers.extend((0..50).map(|n| user(BOB, &format!(r#""n": {n}"#))));
-    let started = Instant::now();
     let seen = ask(&mut check, &changes, &viewers).await;
     for row in &seen {
         assert_eq!(row.first(), Some(&NO));
         assert!(row.iter().skip(1).all(|seen| *seen == YES), "{row:?}");
     }
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
-    let started = Instant::now();
+    let asked = rig.asked();
+    assert!((1..=2).contains(&asked), "asked {asked} times");
     let again = batch(&changes, &viewers);
     let answers = check.check(&again).await;
     assert_eq!(table(&again, &answers), seen);
-    assert!(
-        started.elapsed() < Duration::from_millis(450),
-        "asked again: {:?}",
-        started.elapsed()
-    );
+    assert_eq!(rig.asked(), asked, "asked again");
     Ok(())
 }
 
@@ -244,7 +238,7 @@ async fn no_row_value_and_no_claim_is_in_a_log() -> Result<()> {
     let changes = rig.changes().await?;
     let alice = [user(ALICE, r#""email": "a@example.org""#)];
     // Failures are logged once a second at most, and other tests have theirs: ask until it is there.
-    let logged = walcast_harness::eventually(Duration::from_secs(30), async || {
+    let logged = walcast_harness::eventually(Duration::from_secs(90), async || {
         ask(&mut check, &changes, &alice).await;
         let bytes = written.0.lock().expect("no panic while writing").clone();
         let log = String::from_utf8_lossy(&bytes).into_owned();

@@ -1,6 +1,6 @@
 //! Limits, and what is left running: nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use walcast_rls::{ReadError, ReadLimits, ReaderBounds};
@@ -110,7 +110,7 @@ async fn who_does_not_take_the_rows_keeps_no_snapshot_open() -> Result<()> {
     let slow = desk.shape("INSERT INTO slow VALUES (1)").await?;
     let anon = viewer("anon", "{}");
     let limits = ReadLimits {
-        time_max: Duration::from_millis(700),
+        time_max: Duration::from_secs(5),
         ..GENEROUS
     };
     let mut idle = desk.reader.read(&anon, &many, None, None, limits).await?;
@@ -137,12 +137,12 @@ async fn the_line_is_bounded() -> Result<()> {
     let first = desk.open(&anon, &many).await?;
     let mut second = std::pin::pin!(desk.open(&anon, &many));
     assert!(futures_util::poll!(&mut second).is_pending());
-    let started = Instant::now();
+    // Who is put into the line stays there: nobody leaves it before the second is polled.
+    let third = std::pin::pin!(desk.open(&anon, &many));
     assert!(matches!(
-        desk.open(&anon, &many).await,
-        Err(ReadError::Busy)
+        futures_util::poll!(third),
+        std::task::Poll::Ready(Err(ReadError::Busy))
     ));
-    assert!(started.elapsed() < Duration::from_secs(1));
     drop(first);
     assert_eq!(rest(second.await?).await?.len(), 40_001);
     // Who gives up waiting makes room in the line.

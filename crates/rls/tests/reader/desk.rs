@@ -121,7 +121,7 @@ impl Desk {
 
     /// Until one of the reader's sessions is so.
     pub(crate) async fn until(&self, condition: &str) -> Result<()> {
-        eventually(Duration::from_secs(10), async || {
+        eventually(Duration::from_secs(60), async || {
             (self.sessions(condition).await.ok()? == 1).then_some(())
         })
         .await
@@ -129,7 +129,7 @@ impl Desk {
     }
 
     pub(crate) async fn until_nothing_runs(&self) -> Result<()> {
-        eventually(Duration::from_secs(10), async || {
+        eventually(Duration::from_secs(60), async || {
             (self.running().await.ok()? == 0).then_some(())
         })
         .await
