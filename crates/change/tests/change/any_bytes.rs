@@ -101,6 +101,13 @@ fn values() -> impl Strategy<Value = Vec<Option<String>>> {
     prop::collection::vec(prop::option::of(text), 0..6)
 }
 
+/// What stands where a number is expected: mostly one.
+fn amounts() -> impl Strategy<Value = Vec<Option<String>>> {
+    let digits = "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,20})?";
+    let amount = prop_oneof![8 => digits, 1 => Just("NaN".to_owned()), 1 => tricky()];
+    prop::collection::vec(prop::option::of(amount), 0..6)
+}
+
 fn json_of(values: &[Option<String>]) -> Value {
     values.iter().cloned().map(Value::from).collect()
 }
@@ -128,6 +135,21 @@ proptest! {
             let plain = with_long_as(&json, &as_if);
             prop_assert_eq!(written_with(&json, &text, numbers), written(&plain, &text));
         }
+    }
+
+    #[test]
+    fn long_numbers_in_arrays_in_composites_come_back_as_strings(amounts in amounts()) {
+        let long = JsonType::Array { element: Arc::new(JsonType::LongNumber), delimiter: b',' };
+        let nested = JsonType::Array {
+            element: Arc::new(composite(vec![JsonType::LongNumber, long])),
+            delimiter: b',',
+        };
+        let list = array(borrowed(&amounts), ',');
+        let pair = record([amounts.first().and_then(Option::as_deref), Some(list.as_str())]);
+        let out = written_with(&nested, array([Some(pair.as_str())], ',').as_bytes(), Numbers::String);
+        let first = amounts.first().cloned().flatten();
+        let expected = serde_json::json!([{ "f0": first, "f1": json_of(&amounts) }]);
+        prop_assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), expected);
     }
 
     #[test]

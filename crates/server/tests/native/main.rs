@@ -5,6 +5,7 @@ mod faults;
 mod hostile;
 mod limits;
 mod messages;
+mod numbers;
 mod refusals;
 mod resume;
 mod resume_apart;
