@@ -8,7 +8,7 @@ use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 use tokio_postgres::{Client, NoTls};
 
 use crate::SourceError;
-use crate::tls::{self, TlsMode, TlsSettings};
+use crate::tls::{self, ShownName, TlsMode, TlsSettings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,6 +90,7 @@ impl Database {
             options: self.config.get_options().map(Into::into),
             connect_timeout: self.config.get_connect_timeout().copied(),
             session: self.config.get_target_session_attrs(),
+            shown_name: ShownName::default(),
             tls: if is_socket {
                 TlsSettings::default() // as libpq: no TLS on a Unix socket
             } else {
@@ -154,6 +155,7 @@ pub(crate) struct Target {
     pub(crate) database: String,
     pub(crate) options: Option<String>,
     pub(crate) tls: TlsSettings,
+    pub(crate) shown_name: ShownName,
     connect_timeout: Option<Duration>,
     session: tokio_postgres::config::TargetSessionAttrs,
 }
@@ -168,7 +170,10 @@ impl Target {
                 drive(connection);
                 return Ok(client);
             }
-            let connector = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client(&self.tls)?);
+            let connector = tokio_postgres_rustls::MakeRustlsConnect::new(tls::client(
+                &self.tls,
+                &self.shown_name,
+            )?);
             let (client, connection) = config.connect(connector).await?;
             drive(connection);
             Ok(client)
@@ -271,6 +276,12 @@ impl TlsOptions {
 /// Takes the TLS options out of `text`; the rest is for tokio-postgres.
 fn take_tls_options(text: &str) -> Result<(String, TlsOptions), SourceError> {
     let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    if !is_url && !scheme.is_empty() && !scheme.contains(['=', ' ']) {
+        return Err(refuse(
+            "it begins with neither postgres:// nor postgresql://",
+        ));
+    }
     let mut options = TlsOptions::default();
     let rest = if is_url {
         take_from_url(text, &mut options)?

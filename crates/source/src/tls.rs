@@ -2,7 +2,7 @@
 //! its own; `stream` maps the same settings.)
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -39,7 +39,18 @@ pub(crate) struct TlsSettings {
     pub(crate) client: Option<(PathBuf, PathBuf)>,
 }
 
-pub(crate) fn client(settings: &TlsSettings) -> Result<ClientConfig, SourceError> {
+/// A host's name that stands in the certificate which a server has shown, if `verify-ca` let pass
+/// that it is not the server's own.
+///
+/// pgwire-replication asks for the name under `verify-ca` too (it knows only one of the two errors
+/// that rustls has for it). So the SQL connection, which comes first, notes a name that would do, and
+/// the replication connection says that one.
+pub(crate) type ShownName = Arc<OnceLock<String>>;
+
+pub(crate) fn client(
+    settings: &TlsSettings,
+    shown: &ShownName,
+) -> Result<ClientConfig, SourceError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -53,7 +64,7 @@ pub(crate) fn client(settings: &TlsSettings) -> Result<ClientConfig, SourceError
                 .map_err(refuse)?;
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyName(inner)))
+                .with_custom_certificate_verifier(Arc::new(AnyName(inner, Arc::clone(shown))))
         }
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => builder
             .dangerous()
@@ -142,9 +153,18 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
+fn host_named_in(certificate: &CertificateDer<'_>) -> Option<String> {
+    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let name = certificate.valid_dns_names().next()?;
+    Some(match name.strip_prefix("*.") {
+        Some(domain) => format!("any.{domain}"),
+        None => name.to_owned(),
+    })
+}
+
 /// `verify-ca`: the chain has to be good, the name may be another.
 #[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+struct AnyName(Arc<WebPkiServerVerifier>, ShownName);
 
 impl ServerCertVerifier for AnyName {
     fn verify_server_cert(
@@ -161,7 +181,12 @@ impl ServerCertVerifier for AnyName {
         {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) => {
+                if let Some(name) = host_named_in(certificate) {
+                    self.1.get_or_init(|| name);
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             other => other,
         }
     }

@@ -20,6 +20,10 @@ pub trait Kind {
     const TOML: Toml = Toml::String;
     const CONCEAL: Conceal = Conceal::Nothing;
     fn parse(text: &str) -> Option<Self::Out>;
+    /// More about what is wrong with a text that `parse` refuses, without quoting it.
+    fn reason(_text: &str) -> Option<String> {
+        None
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,11 +166,29 @@ kind!(Address -> SocketAddr, "an address and a port such as 127.0.0.1:8080 or [:
 kind!(HttpUrl -> String, "an address that starts with https:// or http://", http_url,
     NAME: &'static str = "URL"
 );
-kind!(DatabaseUrl -> Secret,
-    "a database's address such as postgres://user:password@host/database", database_url,
-    CONCEAL: Conceal = Conceal::Password,
-    NAME: &'static str = "URL"
-);
+/// What whoever connects will read, and no other reader's idea of it.
+pub struct DatabaseUrl;
+
+impl Kind for DatabaseUrl {
+    type Out = Secret;
+    const WORDS: &'static str =
+        "a database's address such as postgres://user:password@host/database";
+    const CONCEAL: Conceal = Conceal::Password;
+    const NAME: &'static str = "URL";
+
+    fn parse(text: &str) -> Option<Secret> {
+        let is_good = walcast_source::Database::parse(text).is_ok();
+        is_good.then(|| Secret::new(text))
+    }
+
+    fn reason(text: &str) -> Option<String> {
+        match walcast_source::Database::parse(text) {
+            Err(walcast_source::SourceError::Url(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
 kind!(SecretText -> Secret, "a secret of at least 32 bytes (make one with `openssl rand -base64 48`)",
     |text| (text.len() >= walcast_auth::SECRET_BYTES_MIN).then(|| Secret::new(text)),
     CONCEAL: Conceal = Conceal::Everything,
@@ -316,11 +338,6 @@ fn http_url(text: &str) -> Option<String> {
         .authority()
         .is_some_and(|authority| authority.as_str().contains('@'));
     (is_web && !has_login).then(|| text.to_owned())
-}
-
-fn database_url(text: &str) -> Option<Secret> {
-    let is_good = !text.is_empty() && text.parse::<tokio_postgres::Config>().is_ok();
-    is_good.then(|| Secret::new(text))
 }
 
 /// Scheme, host and port as a browser's `Origin` header has them: no path, not even a slash.

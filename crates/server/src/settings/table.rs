@@ -70,9 +70,10 @@ fn read_one<K: Kind>(
         } else {
             format!(", not {:?}", found.text)
         };
+        let why = K::reason(&found.text).map_or(String::new(), |reason| format!(": {reason}"));
         problems.push(Problem::at(
             &found.origin,
-            format!("{name} must be {}{not}", K::WORDS),
+            format!("{name} must be {}{not}{why}", K::WORDS),
         ));
     }
     value

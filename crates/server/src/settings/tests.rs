@@ -69,7 +69,7 @@ fn flags_win_over_variables_and_variables_over_the_file() {
         &[
             ("WALCAST_SLOT_NAME", "of_env"),
             ("WALCAST_LISTEN", ""),
-            ("WALCAST_DATABASE_URL", "postgres://won/app"),
+            ("WALCAST_DATABASE_URL", "postgres://u@won/app"),
         ],
     ]
     .concat();
@@ -89,12 +89,12 @@ fn flags_win_over_variables_and_variables_over_the_file() {
     );
     assert_eq!(
         of_env.database().expect("given").expose(),
-        "postgres://won/app",
+        "postgres://u@won/app",
         "the alias loses"
     );
     assert_eq!(
         of_env.rls_url().expect("the same").expose(),
-        "postgres://won/app"
+        "postgres://u@won/app"
     );
 
     let of_flag = config(

@@ -5,6 +5,7 @@ mod faults;
 mod hostile;
 mod limits;
 mod messages;
+mod postgres_tls;
 mod numbers;
 mod refusals;
 mod resume;

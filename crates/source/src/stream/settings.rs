@@ -76,7 +76,8 @@ fn tls(target: &Target) -> TlsConfig {
         TlsMode::VerifyFull => SslMode::VerifyFull,
     };
     tls.ca_pem_path.clone_from(&target.tls.root);
-    tls.sni_hostname = Some(target.server_name.clone());
+    let name = target.shown_name.get().unwrap_or(&target.server_name);
+    tls.sni_hostname = Some(name.clone());
     if let Some((certificate, key)) = &target.tls.client {
         tls.client_cert_pem_path = Some(certificate.clone());
         tls.client_key_pem_path = Some(key.clone());

@@ -124,7 +124,11 @@ fn mistakes_in_the_file_name_their_line() {
         ),
         (
             "rls_database_url = \"mysql://u:hunter2@h/d\"",
-            "DIR/walcast.toml, line 1: rls_database_url must be a database's address such as postgres://user:password@host/database",
+            "DIR/walcast.toml, line 1: rls_database_url must be a database's address such as postgres://user:password@host/database: it begins with neither postgres:// nor postgresql://",
+        ),
+        (
+            "rls_database_url = \"postgres://u:hunter2@h/d?sslmode=allow\"",
+            "DIR/walcast.toml, line 1: rls_database_url must be a database's address such as postgres://user:password@host/database: sslmode=allow is not supported",
         ),
         (
             "slot_mode = \"x\"\nlog_format = \"y\"",
