@@ -12,7 +12,7 @@ use walcast_auth::{JwksConfig, JwksStatus, KeyConfig, Verifier, refresh_jwks};
 
 use crate::tokens::{config, fixture};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Serves an empty key set as `localhost`, certified by our own authority; returns the port.
 async fn serve() -> u16 {
