@@ -63,6 +63,7 @@ fn parent() -> Result<PathBuf> {
         return Ok(path.clone());
     }
     let path = std::env::temp_dir().join(format!("walcast-logs-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path); // of a process that had our id before
     std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
     let watchdog = Command::new("sh")
         .args(["-c", r#"trap '' INT TERM HUP; read -r _; rm -rf "$1""#])

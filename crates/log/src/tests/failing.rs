@@ -33,10 +33,10 @@ async fn check(which: fn(&faults::Faults) -> &AtomicBool) {
     let appended =
         tokio::time::timeout(Duration::from_secs(3), append(&mut log, &transactions)).await;
     assert!(appended.is_err(), "who appends waits");
-    assert!(matches!(
-        *history.health().borrow(),
-        Health::Degraded { .. }
-    ));
+    wait_for(&mut history.health(), |health| {
+        matches!(health, Health::Degraded { .. })
+    })
+    .await;
     assert_eq!(*history.durable().borrow(), transactions[4].end_lsn);
     let read = read_all(&history);
     assert!(printed(&transactions).starts_with(&read));
@@ -92,10 +92,10 @@ async fn a_full_disk_is_waited_for() {
     let appended =
         tokio::time::timeout(Duration::from_secs(3), append(&mut log, &transactions)).await;
     assert!(appended.is_err(), "who appends waits");
-    assert!(matches!(
-        *history.health().borrow(),
-        Health::Degraded { .. }
-    ));
+    wait_for(&mut history.health(), |health| {
+        matches!(health, Health::Degraded { .. })
+    })
+    .await;
     let durable = *history.durable().borrow();
     assert!(durable < transactions[69].end_lsn);
 

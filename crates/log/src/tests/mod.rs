@@ -51,7 +51,7 @@ fn open(config: &LogConfig) -> (Log, Opened) {
 }
 
 async fn close(log: Log) {
-    let patience = Duration::from_secs(20);
+    let patience = Duration::from_secs(90);
     log.close(patience).await.expect("a disk that works");
 }
 
@@ -92,7 +92,7 @@ fn printed(transactions: &[Transaction]) -> Vec<String> {
 }
 
 async fn wait_for<T: Clone>(watch: &mut watch::Receiver<T>, reached: impl FnMut(&T) -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(20), watch.wait_for(reached)).await;
+    let waited = tokio::time::timeout(Duration::from_secs(90), watch.wait_for(reached)).await;
     waited.expect("in time").expect("a log");
 }
 

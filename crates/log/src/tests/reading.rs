@@ -22,7 +22,7 @@ async fn readers_follow_the_writer() {
         .collect();
     append(&mut log, &transactions).await;
     for reader in readers {
-        let read = tokio::time::timeout(Duration::from_secs(30), reader).await;
+        let read = tokio::time::timeout(Duration::from_secs(90), reader).await;
         assert_eq!(read.expect("in time").expect("no panic"), expected);
     }
     close(log).await;

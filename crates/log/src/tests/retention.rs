@@ -73,14 +73,15 @@ async fn by_age() {
     let begun = Instant::now();
     while history.oldest() == first {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
+            begun.elapsed() < Duration::from_secs(90),
             "nothing was dropped"
         );
         append(&mut log, &stream.inserts(1, 1, 10)).await;
         log.sync().await.expect("a disk that works");
     }
     assert!(begun.elapsed() >= config.age_max);
-    assert!(history.reader_after(history.oldest()).is_ok());
+    // What is the oldest now may be dropped before it is asked for.
+    assert!((0..100).any(|_| history.reader_after(history.oldest()).is_ok()));
     assert!(matches!(
         history.reader_after(first),
         Err(ReadError::TooOld { .. })
