@@ -1,9 +1,9 @@
 //! How long publishing waits for outboxes that are getting full.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use walcast_hub::Outbox;
 
 /// How long the pipeline has waited for crowded outboxes, which holds up everybody.
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_that_does_not_read_uses_up_a_part_only() {
         let outbox = Arc::new(Outbox::new(10));
         assert_eq!(outbox.push(vec![0; 8].into()), Pushed::Crowded);

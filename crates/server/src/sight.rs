@@ -189,6 +189,6 @@ mod tests {
                 .collect();
             assert_eq!(xids, expected, "{seen:?}");
         }
-        log.close(Duration::from_secs(1)).await.expect("a disk");
+        log.close(Duration::from_secs(60)).await.expect("a disk");
     }
 }

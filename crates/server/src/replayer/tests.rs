@@ -136,5 +136,5 @@ async fn who_waits_is_told_at_once_that_it_is_too_late() {
         let text = String::from_utf8_lossy(&frames.concat()).into_owned();
         assert!(text.contains(told), "{text}");
     }
-    log.close(Duration::from_secs(1)).await.expect("a disk");
+    log.close(Duration::from_secs(60)).await.expect("a disk");
 }

@@ -201,7 +201,7 @@ impl Stage {
     }
 
     async fn close(self) {
-        let closed = self.log.close(Duration::from_secs(1));
+        let closed = self.log.close(Duration::from_secs(60));
         closed.await.expect("a disk");
     }
 }
