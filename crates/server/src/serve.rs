@@ -358,7 +358,8 @@ fn channel_limits(config: &Config) -> ChannelLimits {
     }
 }
 
-fn session_settings(config: &Config) -> Result<SessionSettings, ServeError> {
+/// How conversations are held.
+pub(crate) fn session_settings(config: &Config) -> Result<SessionSettings, ServeError> {
     Ok(SessionSettings {
         subscriptions_max: config.subscriptions_per_connection_max,
         messages_per_minute_max: u32::try_from(config.messages_per_minute_max).unwrap_or(u32::MAX),

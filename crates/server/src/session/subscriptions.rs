@@ -392,3 +392,6 @@ impl Drop for Subscriptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

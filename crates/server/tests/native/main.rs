@@ -1,17 +1,19 @@
 //! The real binary over a real Postgres, spoken to in the native protocol.
 
 mod channels;
+mod endings;
 mod faults;
 mod hostile;
 mod limits;
 mod messages;
-mod postgres_tls;
 mod numbers;
+mod postgres_tls;
 mod refusals;
 mod resume;
 mod resume_apart;
 mod sight;
 mod snapshot;
+mod snapshot_tokens;
 mod stage;
 mod tls;
 mod tokens;
