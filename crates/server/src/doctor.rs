@@ -42,7 +42,7 @@ async fn migrations(config: &Config) -> Result<Vec<Finding>, ServeError> {
     let pending = pending(&client).await?;
     let names: Vec<_> = pending
         .iter()
-        .map(|one| format!("{:04}_{}", one.version, one.name))
+        .map(|one| one.name)
         .collect();
     if names.is_empty() {
         return Ok(Vec::new());

@@ -57,6 +57,7 @@ pub async fn migrate(client: &mut Client) -> Result<Report, MigrateError> {
         .start()
         .await
         .map_err(at("begin"))?;
+    check_version(version(&transaction).await?)?;
     prepare(&transaction).await?;
 
     let present = applied(&transaction).await?;
@@ -77,6 +78,22 @@ pub async fn migrate(client: &mut Client) -> Result<Report, MigrateError> {
     transaction.commit().await.map_err(at("commit"))?;
     report.log();
     Ok(report)
+}
+
+async fn version(client: &impl GenericClient) -> Result<i32, MigrateError> {
+    let sql = "SELECT current_setting('server_version_num')::int";
+    let row = client.query_one(sql, &[]).await.map_err(at("version"))?;
+    row.try_get(0).map_err(at("version"))
+}
+
+/// As the source has it; the files would fail in the middle, over what that version doesn't have.
+fn check_version(version: i32) -> Result<(), MigrateError> {
+    match version < walcast_source::OLDEST_VERSION {
+        true => Err(MigrateError::TooOld {
+            found: version / 10_000,
+        }),
+        false => Ok(()),
+    }
 }
 
 /// What [`migrate`] would apply. Reads only, and takes no lock.
@@ -318,6 +335,17 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_old_is_told_before_anything_is_done() {
+        assert!(check_version(walcast_source::OLDEST_VERSION).is_ok());
+        let error = check_version(14_00_22).expect_err("too old");
+        assert!(!error.is_transient());
+        assert_eq!(
+            error.to_string(),
+            "the server is PostgreSQL 14; use PostgreSQL 15 or newer"
+        );
+    }
 
     #[test]
     fn versions_count_up_and_names_carry_them() {

@@ -58,6 +58,7 @@ pub use error::{Retry, SourceError};
 pub use examine::examine;
 pub use finding::{Finding, Severity};
 pub use gap::{Gap, GapReason, ServerIdentity};
+pub use preflight::OLDEST_VERSION;
 pub use progress::{Progress, StreamState};
 pub use slot::{SlotKind, SlotName};
 pub use source::{Event, Source};

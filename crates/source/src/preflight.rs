@@ -7,7 +7,8 @@ use walcast_pgoutput::Lsn;
 use crate::slot::Slot;
 use crate::{Finding, SlotKind, SourceConfig, SourceError};
 
-const OLDEST_VERSION: i32 = 14_00_00;
+/// The oldest server that is supported, as `server_version_num` puts it.
+pub const OLDEST_VERSION: i32 = 15_00_00;
 
 /// Facts about one server, for one publication and slot.
 #[derive(Clone, Debug, Default)]
@@ -98,7 +99,7 @@ impl Facts {
             Finding::error(
                 "server_too_old",
                 format!("the server is PostgreSQL {}", self.version / 10_000),
-                "use PostgreSQL 14 or newer",
+                "use PostgreSQL 15 or newer",
             )
         })
     }
@@ -329,7 +330,7 @@ mod tests {
         let cases: &[Case] = &[
             (|_| (), &[]),
             (|f| f.slot = None, &[]),
-            (|f| f.version = 13_00_09, &["server_too_old"]),
+            (|f| f.version = 14_00_22, &["server_too_old"]),
             (|f| f.wal_level = "replica".into(), &["wal_level"]),
             (|f| f.in_recovery = true, &["server_in_recovery"]),
             (|f| f.may_replicate = false, &["no_replication_right"]),

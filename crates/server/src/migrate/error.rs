@@ -5,6 +5,11 @@ use tokio_postgres::error::SqlState;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
+    #[error("the server is PostgreSQL {found}; use PostgreSQL 15 or newer")]
+    TooOld {
+        /// Its major version.
+        found: i32,
+    },
     #[error(
         "migration {version} ({name}) is not the one that was applied to this database: its checksum was {recorded} \
          and is {here}; use the build that the database was migrated with, or a newer one, and never edit an applied \
@@ -40,7 +45,7 @@ impl MigrateError {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            MigrateError::Changed { .. } => false,
+            MigrateError::TooOld { .. } | MigrateError::Changed { .. } => false,
             MigrateError::Connection { .. } => true,
             MigrateError::Refused { code, .. } => {
                 code == SqlState::LOCK_NOT_AVAILABLE.code()
