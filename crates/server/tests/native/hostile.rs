@@ -5,13 +5,13 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, interval, timeout_at};
-use walcast_harness::eventually;
+use walcast_harness::{eventually, narrow};
 
-use crate::stage::{ALICE, BOB, DEADLINE, Stage, ask, token};
+use crate::stage::{ALICE, BOB, DEADLINE, Stage, ask, closed_for, token};
 
-/// A socket after its handshake.
+/// A socket after its handshake, which takes little that it does not read.
 async fn upgraded(stage: &Stage) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(stage.walcast.address()).await?;
+    let mut stream = narrow(stage.walcast.address()).await?;
     let token = token(ALICE, "authenticated", 3600);
     let request = format!(
         "GET /realtime?token={token} HTTP/1.1\r\nHost: walcast\r\nConnection: Upgrade\r\n\
@@ -51,18 +51,13 @@ async fn a_message_that_never_ends_is_silence() -> Result<()> {
             () = tokio::time::sleep_until(end) => panic!("it is still open"),
         }
     }
-    let (_, metrics) = stage.walcast.get("/metrics").await?;
-    let idle = "walcast_connections_closed_total{kind=\"idle\"} 1";
-    assert!(metrics.contains(idle), "{metrics}");
-    Ok(())
+    closed_for(&stage, "idle", 1).await
 }
 
 #[tokio::test]
 async fn http_that_asks_and_never_reads_is_closed() -> Result<()> {
     let stage = Stage::new(&[("handshake_timeout", "200ms")]).await?;
-    let (reader, mut writer) = TcpStream::connect(stage.walcast.address())
-        .await?
-        .into_split();
+    let (reader, mut writer) = narrow(stage.walcast.address()).await?.into_split();
     let end = Instant::now() + DEADLINE;
     let requests = b"GET / HTTP/1.1\r\nHost: walcast\r\n\r\n".repeat(100);
     loop {
@@ -87,10 +82,7 @@ async fn a_flood_is_cut_and_the_others_are_answered() -> Result<()> {
     while let Ok(()) = timeout_at(end, flood.write_all(&messages)).await? {}
     let pong = ask(&mut good, json!({ "type": "ping" })).await?;
     assert_eq!(pong["type"], "pong");
-    let (_, metrics) = stage.walcast.get("/metrics").await?;
-    let slow = "walcast_connections_closed_total{kind=\"slow\"} 1";
-    assert!(metrics.contains(slow), "{metrics}");
-    Ok(())
+    closed_for(&stage, "slow", 1).await
 }
 
 #[tokio::test]

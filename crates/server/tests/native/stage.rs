@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
-use walcast_harness::{Postgres, Socket, Walcast};
+use walcast_harness::{Postgres, Socket, Walcast, eventually};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// Of what comes at once where nothing else runs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 pub(crate) const SECRET: &str = "a secret of the tests, at least 32 bytes long";
 pub(crate) const ALICE: &str = "a11ce000-0000-4000-8000-000000000001";
 pub(crate) const BOB: &str = "b0b00000-0000-4000-8000-000000000002";
@@ -79,6 +80,8 @@ impl Stage {
             ("slot_name", &database),
             ("slot_mode", "temporary"),
             ("listen", "127.0.0.1:0"),
+            // A loaded machine is no reason to deny.
+            ("rls_statement_timeout", "20s"),
         ]
         .map(owned)
         .into();
@@ -135,6 +138,15 @@ impl Stage {
     /// A client of `user` with a live subscription.
     pub(crate) async fn subscriber(&self, user: &str, channel: &str) -> Result<Socket> {
         let mut socket = self.connect(user).await?;
+        subscribe(&mut socket, json!({ "channel": channel })).await?;
+        Ok(socket)
+    }
+
+    /// The same, and the server soon notices when it does not read.
+    pub(crate) async fn narrow_subscriber(&self, user: &str, channel: &str) -> Result<Socket> {
+        let token = token(user, "authenticated", 3600);
+        let address = self.walcast.websocket(&format!("/realtime?token={token}"));
+        let mut socket = Socket::connect_narrow(&address).await?;
         subscribe(&mut socket, json!({ "channel": channel })).await?;
         Ok(socket)
     }
@@ -199,6 +211,16 @@ pub(crate) fn now() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     since.as_secs() as i64
+}
+
+/// Waits until so many connections were closed for this reason.
+pub(crate) async fn closed_for(stage: &Stage, kind: &str, count: usize) -> Result<()> {
+    let wanted = format!("walcast_connections_closed_total{{kind=\"{kind}\"}} {count}\n");
+    let closed = eventually(DEADLINE, async || {
+        let (_, metrics) = stage.walcast.get("/metrics").await.ok()?;
+        metrics.contains(&wanted).then_some(())
+    });
+    closed.await.with_context(|| wanted.clone())
 }
 
 /// Subscribes and waits for the acknowledgement, which must be the first thing heard of it.
