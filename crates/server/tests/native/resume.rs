@@ -374,12 +374,12 @@ async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> R
 
 #[tokio::test]
 async fn a_slow_policy_delays_its_own_table_only() -> Result<()> {
-    const ROUNDS: i32 = 12;
+    const ROUNDS: i32 = 6;
     let stage = durable().await?;
     stage
         .execute(
             "create function slow() returns bool language plpgsql volatile as $$
-             begin perform pg_sleep(0.4); return true; end $$;
+             begin perform pg_sleep(2); return true; end $$;
              drop policy own_rows on todos;
              create policy slow on todos for select to authenticated using (slow())",
         )
@@ -401,7 +401,7 @@ async fn a_slow_policy_delays_its_own_table_only() -> Result<()> {
         assert_eq!(note["payload"]["record"]["id"], id, "{note}");
         waits.push(begun.elapsed().as_millis());
     }
-    let delayed = waits.iter().filter(|wait| **wait > 350).count();
+    let delayed = waits.iter().filter(|wait| **wait > 1900).count();
     assert!(delayed <= 2, "{waits:?}");
     for id in 0..ROUNDS {
         let event = alice.next_json(DEADLINE).await?;
@@ -445,7 +445,7 @@ async fn who_is_set_aside_may_leave_at_once_and_hears_nothing_more() -> Result<(
     let leave = json!({ "type": "unsubscribe", "channel": "table:todos" });
     alice.send_json(&leave).await?;
     let answer = alice
-        .next_json(std::time::Duration::from_secs(6))
+        .next_json(std::time::Duration::from_secs(15))
         .await
         .context("it is waited for the table")?;
     assert_eq!(answer["status"], "unsubscribed", "{answer}");

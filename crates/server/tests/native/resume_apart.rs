@@ -11,7 +11,7 @@ use crate::resume::{cursor, durable, missed, resume};
 use crate::stage::{ALICE, BOB, DEADLINE, Stage, ask, now, subscribe, token_with};
 
 /// Far less than the half minute for which it is tried to judge whom nobody can judge.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 
 /// Whoever judges `todos` for Alice waits while somebody has [`hold`].
 const WAITS_FOR_ALICE: &str = "
@@ -129,12 +129,12 @@ async fn who_can_not_be_judged_for_long_is_told_a_gap_and_goes_on() -> Result<()
 async fn who_comes_back_soon_is_not_behind_those_from_far_back() -> Result<()> {
     const CLIENTS: i32 = 6;
     const WALKS: i32 = 4;
-    const ROWS: i32 = 60;
+    const ROWS: i32 = 40;
     let stage = durable().await?;
     stage
         .execute(
             "create function slow() returns bool language plpgsql volatile as $$
-             begin perform pg_sleep(0.04); return true; end $$;
+             begin perform pg_sleep(0.08); return true; end $$;
              drop policy own_rows on todos;
              create policy slow on todos for select to authenticated using (slow())",
         )
@@ -172,8 +172,9 @@ async fn who_comes_back_soon_is_not_behind_those_from_far_back() -> Result<()> {
     let (mut bob, _) = resume(&stage, BOB, "table:notes", &recent).await?;
     assert_eq!(missed(&mut bob).await?.0, [i64::from(clock.id)]);
     let took = begun.elapsed();
+    // The walks of those far back take 3, 6, 10 … seconds, and two wait for their turn before him.
     assert!(
-        took < SOON / 2,
+        took < Duration::from_secs(8),
         "Bob has waited for those far back: {took:?}"
     );
     for (nth, mut socket, mut ids) in far {
@@ -272,7 +273,7 @@ async fn a_token_does_not_wait_for_those_who_can_not_be_judged() -> Result<()> {
 async fn what_only_the_old_token_allowed_is_not_sent_after_the_new_ones_acknowledgement()
 -> Result<()> {
     // Somebody is always being judged.
-    let stage = of_teams("pg_sleep(0.2)").await?;
+    let stage = of_teams("pg_sleep(0.5)").await?;
     let mut socket = of_reds(&stage).await?;
     is_judged(&stage, "PgSleep").await?;
     let renewed = json!({ "type": "access_token", "token": member("blue") });

@@ -177,7 +177,8 @@ fn apply(shown: &mut BTreeMap<i64, String>, event: &Value) -> Result<()> {
 #[tokio::test]
 async fn rows_and_changes_meet_without_a_gap_or_a_repetition() -> Result<()> {
     const ROUNDS: i32 = 400;
-    const ROUNDS_MAX: i32 = 9000;
+    const ROUNDS_MAX: i32 = 99_000;
+    const END: i64 = 99_999;
     const SNAPSHOTS: usize = 5;
     let taken = AtomicUsize::new(0);
     let stage = Stage::new(&[("connections_per_user_max", "0")]).await?;
@@ -198,11 +199,11 @@ async fn rows_and_changes_meet_without_a_gap_or_a_repetition() -> Result<()> {
                 .await?;
         }
         stage
-            .execute("insert into notes values (9999, 'end')")
+            .execute(&format!("insert into notes values ({END}, 'end')"))
             .await
     };
     let reading = async {
-        let mut seen = Vec::new();
+        let mut seen: Vec<tokio::task::JoinHandle<Result<_>>> = Vec::new();
         loop {
             let mut socket = stage.connect(ALICE).await?;
             let notes = json!({ "channel": "table:notes" });
@@ -216,8 +217,15 @@ async fn rows_and_changes_meet_without_a_gap_or_a_repetition() -> Result<()> {
             for event in &events {
                 apply(&mut shown, event)?;
             }
-            let ended = shown.contains_key(&9999);
-            seen.push((socket, shown));
+            let ended = shown.contains_key(&END);
+            // It goes on reading, or it would be cut.
+            seen.push(tokio::spawn(async move {
+                while !shown.contains_key(&END) {
+                    let event = socket.next_json(DEADLINE).await?;
+                    apply(&mut shown, &event)?;
+                }
+                Ok(shown)
+            }));
             taken.store(seen.len(), Ordering::Relaxed);
             if ended {
                 return anyhow::Ok(seen);
@@ -237,12 +245,8 @@ async fn rows_and_changes_meet_without_a_gap_or_a_repetition() -> Result<()> {
         .iter()
         .map(|row| (i64::from(row.get::<_, i32>(0)), row.get(1)))
         .collect();
-    for (mut socket, mut shown) in seen {
-        while !shown.contains_key(&9999) {
-            let event = socket.next_json(DEADLINE).await?;
-            apply(&mut shown, &event)?;
-        }
-        assert_eq!(shown, table);
+    for client in seen {
+        assert_eq!(client.await??, table);
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ async fn a_join_that_waits_is_live_when_it_is_answered() -> Result<()> {
                 { "event": "INSERT", "schema": "public", "table": "notes", "filter": format!("id=eq.{nth}") },
                 { "event": "DELETE", "schema": "public", "table": "notes" },
             ],
-            "postgres_changes_options": { "wait": true, "timeout": 10_000 },
+            "postgres_changes_options": { "wait": true, "timeout": 60_000 },
             "presence": { "enabled": true },
         });
         phone.join(ROOM, as_user(ALICE, config)).await?;
@@ -270,7 +270,7 @@ async fn a_join_that_waits_in_vain_is_refused_and_leaves_nothing() -> Result<()>
         .await?;
     let config = json!({
         "postgres_changes": [{ "event": "INSERT", "schema": "public", "table": "notes" }],
-        "postgres_changes_options": { "wait": true, "timeout": 300 },
+        "postgres_changes_options": { "wait": true, "timeout": 3000 },
     });
     let reference = phone
         .send(ROOM, "phx_join", as_user(ALICE, config.clone()))

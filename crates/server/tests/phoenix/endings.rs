@@ -8,6 +8,8 @@ use crate::phone::{BOTH, Phone, Version, as_user};
 use crate::stage::{ALICE, BOB, DEADLINE, Stage, now, token, token_with};
 
 const ROOM: &str = "realtime:room";
+/// Seconds: too few to wait for them long, enough for what has to be done before on a busy machine.
+const SHORT: i64 = 6;
 
 fn until(user: &str, seconds: i64) -> String {
     token(user, "authenticated", seconds)
@@ -28,7 +30,7 @@ async fn an_expired_token_ends_the_channel_and_the_client_joins_again() -> Resul
             phone
                 .join("realtime:other", as_user(ALICE, json!({})))
                 .await?;
-            let payload = json!({ "config": todos(), "access_token": until(ALICE, 2) });
+            let payload = json!({ "config": todos(), "access_token": until(ALICE, SHORT) });
             let joined_as = "2";
             phone.join(ROOM, payload).await?;
             phone.live(ROOM).await?;
@@ -65,7 +67,7 @@ async fn an_expired_token_ends_the_channel_and_the_client_joins_again() -> Resul
 async fn a_new_token_in_time_keeps_the_channel_and_changes_who_it_is() -> Result<()> {
     let stage = Stage::new(&[("jwt_leeway", "1ms")]).await?;
     let mut phone = Phone::connect(&stage, Version::V2).await?;
-    let payload = json!({ "config": todos(), "access_token": until(ALICE, 3) });
+    let payload = json!({ "config": todos(), "access_token": until(ALICE, SHORT) });
     phone.join(ROOM, payload).await?;
     phone.live(ROOM).await?;
     for ignored in [
@@ -89,7 +91,7 @@ async fn a_new_token_in_time_keeps_the_channel_and_changes_who_it_is() -> Result
     let change = phone.expect(ROOM, "postgres_changes").await?;
     assert_eq!(change["data"]["record"]["id"], 2);
     // A channel whose token ends later shows that the first token's end has passed.
-    let later = json!({ "config": {}, "access_token": until(ALICE, 4) });
+    let later = json!({ "config": {}, "access_token": until(ALICE, SHORT + 1) });
     phone.join("realtime:clock", later).await?;
     phone.expect("realtime:clock", "system").await?;
     phone.expect("realtime:clock", "phx_error").await?;

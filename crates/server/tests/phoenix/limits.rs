@@ -117,8 +117,10 @@ async fn large_broadcasts_pass_and_larger_frames_end_the_connection() -> Result<
     let answer = new.ask(ROOM, "broadcast", larger).await?;
     assert_eq!(answer["response"], "payload_size_exceeded");
     old.silent().await?;
-    new.send_raw(walcast_harness::Message::text("x".repeat(6_000_000)))
-        .await?;
+    // It may end before all is written.
+    let _ = new
+        .send_raw(walcast_harness::Message::text("x".repeat(6_000_000)))
+        .await;
     assert_eq!(new.closed().await?.0, 1009);
     Ok(())
 }
