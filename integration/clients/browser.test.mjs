@@ -30,7 +30,7 @@ before(async () => {
   await once(server, "listening");
   address = `http://127.0.0.1:${server.address().port}/`;
   [stack, browser] = await Promise.all([Stack.start(), launch()]);
-}, { timeout: 120_000 });
+}, { timeout: 240_000 });
 
 after(async () => {
   await browser?.close();

@@ -12,7 +12,7 @@ let stack, clients, rooms = 0;
 before(async () => {
   stack = await Stack.start();
   clients = new Clients(stack);
-}, { timeout: 120_000 });
+}, { timeout: 240_000 });
 after(() => stack?.stop());
 afterEach(() => clients.end());
 

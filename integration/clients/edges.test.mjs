@@ -17,7 +17,7 @@ let stack, clients;
 before(async () => {
   stack = await Stack.start({ WALCAST_API_KEYS: `${PUBLISHABLE}=anon,${SECRET}=service_role` });
   clients = new Clients(stack);
-}, { timeout: 120_000 });
+}, { timeout: 240_000 });
 after(() => stack?.stop());
 afterEach(() => clients.end());
 
@@ -181,7 +181,7 @@ for (const vsn of VERSIONS) {
       for (let n = 0; n < 8 && system.items.length === 0; n += 1) channel.track({ n }).catch(() => {});
       const told = await system.first("a word");
       assert.deepEqual([told.status, told.message], ["error", "Client presence rate limit exceeded"]);
-      await until("joined again", () => statuses.items.filter(([status]) => status === "SUBSCRIBED").length === 2);
+      await until("joined again", () => statuses.items.filter(([status]) => status === "SUBSCRIBED").length >= 2);
     });
   });
 }

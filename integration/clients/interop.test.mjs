@@ -15,7 +15,7 @@ const sockets = [];
 before(async () => {
   stack = await Stack.start();
   clients = new Clients(stack);
-}, { timeout: 120_000 });
+}, { timeout: 240_000 });
 after(() => stack?.stop());
 afterEach(async () => {
   await clients.end();

@@ -7,12 +7,15 @@ import { ALICE, BOB, Stack } from "./stack.mjs";
 import { Clients, VERSIONS, joined, live, systemOf } from "./supabase.mjs";
 import { Inbox, until } from "./wait.mjs";
 
+// A token that is soon over, and not before what has to be done on a busy machine.
+const SHORT_S = 6;
+
 let stack, clients, rooms = 0;
 
 before(async () => {
   stack = await Stack.start();
   clients = new Clients(stack);
-}, { timeout: 120_000 });
+}, { timeout: 240_000 });
 after(() => stack?.stop());
 afterEach(() => clients.end());
 
@@ -50,8 +53,8 @@ for (const vsn of VERSIONS) {
     });
 
     test("a token that was replaced in time may expire", async () => {
-      let token = member(ALICE, 2);
-      const over = Date.now() + 2_000;
+      let token = member(ALICE, SHORT_S);
+      const over = Date.now() + SHORT_S * 1000;
       const client = await clients.make({ vsn, token: async () => token });
       const channel = client.channel(room);
       const [system, inbox] = [systemOf(channel), notes(channel)];
@@ -67,7 +70,7 @@ for (const vsn of VERSIONS) {
     });
 
     test("an expired token ends the channel, and the next token brings it back", async () => {
-      let token = member(ALICE, 2);
+      let token = member(ALICE, SHORT_S);
       const client = await clients.make({ vsn, token: async () => token, realtime: { heartbeatIntervalMs: 300 } });
       const channel = client.channel(room);
       const [system, inbox] = [systemOf(channel), notes(channel)];
@@ -79,7 +82,7 @@ for (const vsn of VERSIONS) {
       await statuses.first("an error", ([status]) => status === "CHANNEL_ERROR");
       token = member(ALICE);
       const ok = (one) => one.message === "Subscribed to PostgreSQL";
-      await until("joined again", () => subscribed(statuses) === 2);
+      await until("joined again", () => subscribed(statuses) >= 2);
       await until("live again", () => system.items.filter(ok).length >= 2);
       await insert(ALICE, "again");
       await inbox.first("the row");
@@ -111,8 +114,8 @@ for (const vsn of VERSIONS) {
       await stack.restartPostgres();
       await insert(ALICE, "after");
       await stack.sql(`SELECT realtime.send('{}', 'from SQL', '${room}')`);
-      await inbox.first("the row", ({ new: row }) => row.text === "after", 20_000);
-      await heard.first("the message of SQL", undefined, 20_000);
+      await inbox.first("the row", ({ new: row }) => row.text === "after");
+      await heard.first("the message of SQL");
       assert.equal(await channel.send({ type: "broadcast", event: "e", payload: {} }), "ok");
       assert.deepEqual(texts(inbox), ["before", "after"]);
       assert.deepEqual(statuses.items, [["SUBSCRIBED", undefined]]);
@@ -137,8 +140,8 @@ for (const vsn of VERSIONS) {
           statuses.first("an error", ([status]) => status !== "SUBSCRIBED")));
         await stack.serve();
         for (const { statuses, bares, system } of [one, two]) {
-          await until("joined again", () => subscribed(statuses) === 2 && subscribed(bares) === 2, 20_000);
-          await until("live again", () => system.items.filter(({ message }) => message === "Subscribed to PostgreSQL").length === 2);
+          await until("joined again", () => subscribed(statuses) >= 2 && subscribed(bares) >= 2);
+          await until("live again", () => system.items.filter(({ message }) => message === "Subscribed to PostgreSQL").length >= 2);
         }
         await insert(ALICE, signal);
         await Promise.all([one, two].map(({ inbox }) => inbox.first("the row")));

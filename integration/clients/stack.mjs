@@ -15,7 +15,7 @@ export const ALICE = "a11ce000-0000-4000-8000-000000000001";
 export const BOB = "b0b00000-0000-4000-8000-000000000002";
 
 const STACK = new URL("stack.sh", import.meta.url).pathname;
-const START_MS_MAX = 60_000;
+const START_MS_MAX = 180_000;
 const run = promisify(execFile);
 
 export class Stack {
@@ -50,6 +50,7 @@ export class Stack {
         WALCAST_JWT_SECRET: this.secret,
         WALCAST_JWT_LEEWAY: "1ms",
         WALCAST_LOG_DIR: join(this.folder, "log"),
+        WALCAST_RLS_STATEMENT_TIMEOUT: "20s", // a loaded machine is no reason to deny
         ...this.settings,
       },
       stdio: ["ignore", "pipe", "pipe"],

@@ -3,7 +3,7 @@
 import { createClient } from "@supabase/supabase-js";
 import WebSocket from "ws";
 
-import { Inbox } from "./wait.mjs";
+import { DEADLINE_MS, Inbox } from "./wait.mjs";
 
 export const VERSIONS = ["1.0.0", "2.0.0"];
 
@@ -20,7 +20,7 @@ export class Clients {
     const accessToken = typeof token === "function" ? token : token && (async () => token);
     const client = createClient(this.stack.url, this.stack.token("anon"), {
       ...(accessToken ? { accessToken } : { auth: { persistSession: false, autoRefreshToken: false } }),
-      realtime: { transport: WebSocket, vsn, ...realtime },
+      realtime: { transport: WebSocket, vsn, timeout: DEADLINE_MS, ...realtime },
     });
     this.#open.push(client);
     // Who joins before the callback was called joins with the API key alone, and the client never corrects that.

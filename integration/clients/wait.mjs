@@ -1,6 +1,7 @@
 // Waiting for what must come, with a deadline.
 
-export const DEADLINE_MS = 10_000;
+// Of what comes at once where nothing else runs.
+export const DEADLINE_MS = 60_000;
 const POLL_MS = 20;
 
 // Asks again and again until it is so.

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { after, afterEach, before, test } from "node:test";
 
-import { launch, open, screenshot, session } from "./browser.mjs";
+import { DEADLINE_MS, launch, open, screenshot, session } from "./browser.mjs";
 
 const HTML = await readFile(new URL("../../crates/server/src/page/index.html", import.meta.url), "utf8");
 const USERS = [{ name: "alice", token: jwt({ sub: "a11ce", role: "authenticated" }) }, { name: "<b>bob</b>", token: "x" }];
@@ -95,7 +95,7 @@ async function subscribed(answer, options) {
 }
 
 async function eventually(look, expected) {
-  const end = Date.now() + 10_000;
+  const end = Date.now() + DEADLINE_MS;
   for (;;) {
     const seen = await look();
     if (JSON.stringify(seen) === JSON.stringify(expected) || Date.now() > end) return assert.deepEqual(seen, expected);

@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -14,7 +15,7 @@ import { promisify } from "node:util";
 import { launch, open, screenshot, session } from "./browser.mjs";
 
 const RUN = new URL("../setup/run.sh", import.meta.url).pathname;
-const START_MS_MAX = 120_000;
+const START_MS_MAX = 240_000;
 const ALICE = "a11ce000-0000-4000-8000-000000000001";
 const BOB = "b0b00000-0000-4000-8000-000000000002";
 
@@ -24,7 +25,7 @@ before(async () => {
   folder = await mkdtemp(join(tmpdir(), "walcast-page-"));
   const port = await freePort();
   address = `http://127.0.0.1:${port}/`;
-  run = spawn(RUN, { env: { ...process.env, RUN_DIR: join(folder, "run"), PORT: String(port) }, stdio: ["ignore", "pipe", "pipe"] });
+  run = spawn(RUN, { env: { WALCAST_RLS_STATEMENT_TIMEOUT: "20s", ...process.env, RUN_DIR: join(folder, "run"), PORT: String(port) }, stdio: ["ignore", "pipe", "pipe"] });
   for (const stream of [run.stdout, run.stderr]) stream.on("data", (data) => { output += data; });
   await ready();
   postgresPort = (await readFile(join(folder, "run", "postgres-port"), "utf8")).trim();
@@ -40,12 +41,15 @@ after(async () => {
   if (folder) await rm(folder, { recursive: true });
 });
 
+// Below the range from which outgoing connections get theirs: nobody takes it before it is used.
 async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  return port;
+  for (;;) {
+    const port = randomInt(20_000, 32_000);
+    const server = createServer().listen(port, "127.0.0.1");
+    const free = await once(server, "listening").then(() => true, () => false);
+    server.close();
+    if (free) return port;
+  }
 }
 
 async function ready() {
