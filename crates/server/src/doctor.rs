@@ -40,10 +40,7 @@ async fn migrations(config: &Config) -> Result<Vec<Finding>, ServeError> {
         return Ok(Vec::new());
     };
     let pending = pending(&client).await?;
-    let names: Vec<_> = pending
-        .iter()
-        .map(|one| one.name)
-        .collect();
+    let names: Vec<_> = pending.into_iter().map(|one| one.name).collect();
     if names.is_empty() {
         return Ok(Vec::new());
     }
