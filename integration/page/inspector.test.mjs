@@ -13,6 +13,7 @@ const USERS = [{ name: "alice", token: jwt({ sub: "a11ce", role: "authenticated"
 const HOSTILE = "<img src=x onerror=\"window.pwned=1\"><script>window.pwned=1</script>";
 
 let browser, server, address, page, sockets;
+let beforePong; // what is waited for before a heartbeat is answered
 let users = USERS;
 
 before(async () => {
@@ -59,12 +60,13 @@ function serve(request, response) {
 // Opens the page; `answer(message, socket)` plays the server's side of every connection.
 async function visit(answer = ackAll, options = {}) {
   sockets = [];
+  beforePong = async () => {};
   const play = (socket) => {
     socket.received = [];
     sockets.push(socket);
     socket.onMessage((text) => {
       const message = JSON.parse(text);
-      if (message.type === "ping") return say(socket, { type: "pong" });
+      if (message.type === "ping") return beforePong().then(() => say(socket, { type: "pong" }));
       socket.received.push(message);
       answer(message, socket);
     });
@@ -155,8 +157,13 @@ test("an error is shown with its code and message, and the subscription as refus
 
 test("a lost connection is told, made again, and its subscriptions too", async () => {
   const pane = await subscribed();
+  // What is told is there until the next connection has answered, which it does when that was read.
+  let read;
+  const told = new Promise((resolve) => { read = resolve; });
+  beforePong = () => told;
   await sockets[0].close({ code: 4008, reason: "too slow" });
   await pane.alert.getByText("too slow").waitFor();
+  read();
   await eventually(() => sockets[1]?.received, [{ type: "subscribe", channel: "table:public.todos", event: "*" }]);
   await pane.subscriptions.getByText("live").waitFor();
   await pane.alert.waitFor({ state: "hidden" });
