@@ -7,6 +7,9 @@ cd "$(dirname "$0")/../.."
 SOAK_SECONDS=${SOAK_SECONDS:-15}
 
 main() {
+    # One test opens a thousand sockets, and the soft limit of many systems is 1024.
+    [ "$(ulimit -n)" = unlimited ] || [ "$(ulimit -n)" -ge 8192 ] || ulimit -S -n 8192 2>/dev/null ||
+        say "no more than $(ulimit -n) files may be open here: some tests need more"
     need_rust
     need_postgres
     need_node
