@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_postgres::Error;
@@ -113,6 +114,12 @@ impl Cache {
 
     /// Reads what the catalogue says of a table and a role; again, for a moment, while the table is
     /// being altered. If it still is then, the rules are for now only.
+    ///
+    /// Whether the table is being altered is asked between two digests, the second of which comes with
+    /// the rules. Are they the same, then whatever the rules show of the table was there at the first;
+    /// who had altered it was through when nobody held it any more; and so this session had been told
+    /// before it read the rules. Asked after them only, it would say nothing about the moment when they
+    /// were read, and policies printed by the table as it was would have the digest of it as it is.
     pub(crate) async fn load(
         &self,
         lane: &Lane,
@@ -123,8 +130,13 @@ impl Cache {
         let mut pauses = SETTLING.into_iter();
         loop {
             let read_at = Instant::now();
+            let (digest, settled) = try_join(
+                lane.digest(relation, role),
+                catalogue::is_settled(&lane.client, relation),
+            )
+            .await?;
             let mut rules = self.read(lane, config, relation, role).await?;
-            rules.settled = catalogue::is_settled(&lane.client, relation).await?;
+            rules.settled = settled && rules.is_of(digest.as_deref());
             let pause = pauses.next().filter(|_| !rules.settled);
             if let Some(pause) = pause {
                 sleep(pause).await;
@@ -313,6 +325,6 @@ pub(crate) async fn confirm(
     rules: &[Arc<Rules>],
 ) -> Result<bool, Error> {
     let at = Instant::now();
-    let current = lane.current(rules).await?;
-    Ok(cache.confirm(rules, &current.digests, at))
+    let digests = lane.digests(rules).await?;
+    Ok(cache.confirm(rules, &digests, at))
 }

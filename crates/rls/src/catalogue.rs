@@ -67,7 +67,10 @@ pub(crate) struct PolicyFacts {
 ///
 /// Row versions (`xmin`) stand for what Postgres itself looks up again; what follows from the
 /// memberships of roles is asked for outright, so that no catalogue has to be read as a whole.
-/// What a policy's text depends on by name is in it: a renamed table or function changes the text.
+/// What a policy's text depends on by name is in it: whatever is renamed, or moved to another schema,
+/// changes the text. No digest comes back once it is another, because who changes a row leaves the
+/// transaction's number there; but for what was granted to a role, taken, and granted again, and then
+/// the rules that rest on it are right again.
 const DIGEST: &str = "
   md5(concat_ws('|',
     c.xmin::text, c.oid::text, n.xmin::text, r.oid::text,
@@ -85,22 +88,29 @@ const DIGEST: &str = "
                         (SELECT sum(a.xmin::text::int8) FROM pg_attribute a WHERE a.attrelid = k.oid AND a.attnum > 0))
                  FROM pg_class k WHERE d.refclassid = 'pg_class'::regclass AND k.oid = d.refobjid),
               (SELECT concat_ws(';', f.xmin::text, (SELECT s.xmin::text FROM pg_namespace s WHERE s.oid = f.pronamespace))
-                 FROM pg_proc f WHERE d.refclassid = 'pg_proc'::regclass AND f.oid = d.refobjid)), ',' ORDER BY d.refclassid, d.refobjid)
+                 FROM pg_proc f WHERE d.refclassid = 'pg_proc'::regclass AND f.oid = d.refobjid),
+              (SELECT concat_ws(';', t.xmin::text, (SELECT s.xmin::text FROM pg_namespace s WHERE s.oid = t.typnamespace),
+                        (SELECT sum(v.xmin::text::int8) FROM pg_enum v WHERE v.enumtypid IN (t.oid, t.typelem)))
+                 FROM pg_type t WHERE d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid),
+              (SELECT concat_ws(';', o.xmin::text, (SELECT s.xmin::text FROM pg_namespace s WHERE s.oid = o.collnamespace))
+                 FROM pg_collation o WHERE d.refclassid = 'pg_collation'::regclass AND o.oid = d.refobjid),
+              (SELECT concat_ws(';', o.xmin::text, (SELECT s.xmin::text FROM pg_namespace s WHERE s.oid = o.oprnamespace))
+                 FROM pg_operator o WHERE d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid)), ',' ORDER BY d.refclassid, d.refobjid)
        FROM (SELECT DISTINCT e.refclassid, e.refobjid
                FROM pg_policy p JOIN pg_depend e ON e.classid = 'pg_policy'::regclass AND e.objid = p.oid
               WHERE p.polrelid = c.oid AND e.refobjid <> c.oid
-                AND e.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass)) d)))";
+                AND e.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass,
+                                     'pg_collation'::regclass, 'pg_operator'::regclass)) d)))";
 
 /// A version of the function `f` in the schema `s`.
 pub(crate) const FUNCTION_VERSION: &str = "concat_ws(':', f.oid, f.xmin::text, s.xmin::text)";
 
-/// The digests of (table, role) pairs given as two arrays, with the snapshot they were read in.
+/// The digests of (table, role) pairs given as two arrays.
 /// A pair whose table or role is gone has none. A third array has for each pair the functions whose
 /// bodies count as well, as the text of an array of OIDs; their versions stand at the end.
 pub(crate) fn digest_sql() -> String {
     format!(
-        "SELECT pg_current_snapshot()::text,
-                ARRAY(SELECT (SELECT {DIGEST}
+        "SELECT ARRAY(SELECT (SELECT {DIGEST}
                                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_roles r
                                WHERE c.oid = q.relation AND r.rolname = q.role)
                              || coalesce((SELECT string_agg(' ' || {FUNCTION_VERSION}, '' ORDER BY f.oid)
@@ -294,4 +304,73 @@ pub(crate) async fn is_shadowed(
         .query_one(sql, &[&functions, &operators, &schemas])
         .await?
         .try_get(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use anyhow::Result;
+    use walcast_harness::{Postgres, eventually};
+
+    use super::*;
+
+    /// What others do with the table, and whether it counts as settled then.
+    #[tokio::test]
+    async fn a_table_is_settled_unless_somebody_may_be_altering_it() -> Result<()> {
+        let postgres = Postgres::shared().await;
+        let database = postgres.create_database().await?;
+        let own = postgres.connect("postgres", &database).await?;
+        let other = postgres.connect("postgres", &database).await?;
+        own.batch_execute("CREATE TABLE docs (a int, b int); CREATE TABLE others (a int)")
+            .await?;
+        let sql = "SELECT 'docs'::regclass::oid";
+        let relation: u32 = own.query_one(sql, &[]).await?.try_get(0)?;
+        for (sql, settled) in [
+            ("SELECT 1", true),
+            // Open, and then over: the lock goes after everybody has been told.
+            ("BEGIN; ALTER TABLE docs RENAME a TO c", false),
+            ("COMMIT", true),
+            ("BEGIN; CREATE POLICY p ON docs", false),
+            ("ROLLBACK", true),
+            // Nobody can tell a lock for its own sake from one that goes with DDL.
+            ("BEGIN; LOCK TABLE docs IN ACCESS EXCLUSIVE MODE", false),
+            ("ROLLBACK", true),
+            // Who reads and writes rows alters nothing.
+            ("BEGIN; SELECT FROM docs; INSERT INTO docs VALUES (1)", true),
+            ("LOCK TABLE docs IN EXCLUSIVE MODE", true),
+            ("ROLLBACK; BEGIN; ALTER TABLE others ADD b int", true),
+            ("ROLLBACK", true),
+        ] {
+            other.batch_execute(sql).await?;
+            assert_eq!(is_settled(&own, relation).await?, settled, "after {sql}");
+        }
+        own.batch_execute("BEGIN; ALTER TABLE docs ADD d int")
+            .await?;
+        assert!(is_settled(&own, relation).await?, "altered by itself");
+        own.batch_execute("ROLLBACK").await?;
+        who_waits_alters_nothing_yet(&own, other, relation).await
+    }
+
+    async fn who_waits_alters_nothing_yet(
+        own: &Client,
+        other: Client,
+        relation: u32,
+    ) -> Result<()> {
+        own.batch_execute("BEGIN; SELECT FROM docs").await?;
+        let altering =
+            tokio::spawn(async move { other.batch_execute("ALTER TABLE docs ADD d int").await });
+        let sql = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+                    WHERE l.relation = 'docs'::regclass AND NOT l.granted";
+        eventually(Duration::from_secs(10), async || {
+            let waiting = own.query(sql, &[]).await.ok()?;
+            (!waiting.is_empty()).then_some(())
+        })
+        .await?;
+        assert!(is_settled(own, relation).await?, "somebody waits");
+        own.batch_execute("COMMIT").await?;
+        altering.await??;
+        assert!(is_settled(own, relation).await?, "nobody waits any more");
+        Ok(())
+    }
 }

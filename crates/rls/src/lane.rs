@@ -1,7 +1,7 @@
 //! One session with Postgres: its settings, its prepared statements, and transactions that go out
 //! together without waiting for each other's answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,7 +9,8 @@ use std::task::Poll;
 use futures_util::future::{MaybeDone, join5, maybe_done};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, Error, Row, Statement};
+use walcast_pgoutput::Xid;
 
 use crate::beat::Beat;
 use crate::catalogue;
@@ -52,6 +53,8 @@ pub(crate) enum Outcome {
     /// Which of the unit's images are visible.
     Found(Vec<bool>),
     Failed(Failure),
+    /// It did not see a transaction that it has to see.
+    Unseen(PgSnapshot),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,21 +76,19 @@ impl Failure {
     }
 }
 
-/// The digests of some (table, role) pairs and the moment they were read.
-#[derive(Debug)]
-pub(crate) struct Current {
-    pub(crate) snapshot: Option<PgSnapshot>,
-    pub(crate) digests: Vec<Option<String>>,
-}
-
 /// Puts the session into the viewer's place until the end of the transaction. The claims are parsed
-/// by the way: text that is no JSON fails here. Old policies read `request.jwt.claim.…`.
+/// by the way: text that is no JSON fails here. Old policies read `request.jwt.claim.…`. What the
+/// last column says is visible is so for all statements that follow.
 const SETTINGS: &str = "SELECT set_config('role', $1, true), set_config('search_path', $2, true),
     set_config('request.jwt.claims', $3, true), set_config('plan_cache_mode', $4, true),
     set_config('request.jwt.claim.sub', coalesce(c.claims ->> 'sub', ''), true),
     set_config('request.jwt.claim.role', coalesce(c.claims ->> 'role', $1), true),
-    set_config('request.jwt.claim.email', coalesce(c.claims ->> 'email', ''), true)
+    set_config('request.jwt.claim.email', coalesce(c.claims ->> 'email', ''), true),
+    pg_current_snapshot()::text
   FROM (SELECT nullif($3, '')::json AS claims) c";
+
+/// The column of [`SETTINGS`] that has the snapshot.
+const SNAPSHOT: usize = 7;
 
 /// After the policies ran: still the same viewer? Advisory locks of the session outlive a rollback.
 pub(crate) const ASSERTION: &str =
@@ -164,19 +165,32 @@ impl Lane {
         search_path::searched(&self.search_path, role)
     }
 
-    pub(crate) async fn current(&self, rules: &[Arc<Rules>]) -> Result<Current, Error> {
-        let relations: Vec<u32> = rules.iter().map(|rules| rules.relation).collect();
-        let roles: Vec<&str> = rules.iter().map(|rules| &*rules.role).collect();
-        let functions: Vec<&str> = rules.iter().map(|rules| &*rules.functions).collect();
+    /// What the catalogue's digests are now; `None` where a table or role is gone.
+    pub(crate) async fn digests(&self, rules: &[Arc<Rules>]) -> Result<Vec<Option<String>>, Error> {
+        let rules = rules.iter();
+        let asked = rules.map(|rules| (rules.relation, &*rules.role, &*rules.functions));
+        self.read_digests(asked.collect()).await
+    }
+
+    /// The digest of a table and a role by themselves: what that of their rules begins with.
+    pub(crate) async fn digest(&self, relation: u32, role: &str) -> Result<Option<String>, Error> {
+        let digests = self.read_digests(vec![(relation, role, "{}")]).await?;
+        Ok(digests.into_iter().flatten().next())
+    }
+
+    /// Of tables and roles, each with the functions that count as well.
+    async fn read_digests(
+        &self,
+        asked: Vec<(u32, &str, &str)>,
+    ) -> Result<Vec<Option<String>>, Error> {
+        let relations: Vec<u32> = asked.iter().map(|(relation, ..)| *relation).collect();
+        let roles: Vec<&str> = asked.iter().map(|(_, role, _)| *role).collect();
+        let functions: Vec<&str> = asked.iter().map(|(.., functions)| *functions).collect();
         let row = self
             .client
             .query_one(&self.digest, &[&relations, &roles, &functions])
             .await?;
-        let snapshot: String = row.try_get(0)?;
-        Ok(Current {
-            snapshot: PgSnapshot::parse(&snapshot),
-            digests: row.try_get(1)?,
-        })
+        row.try_get(0)
     }
 
     /// Prepares what the unit needs, if it isn't yet. `Err`: Postgres refuses the statement.
@@ -244,15 +258,12 @@ impl Lane {
     }
 
     /// Puts the session into the viewer's place until the end of the transaction. `plans`: how long
-    /// plans may be kept, as `plan_cache_mode` puts it.
-    pub(crate) async fn enter(&self, viewer: &Viewer, plans: &str) -> Result<(), Error> {
+    /// plans may be kept, as `plan_cache_mode` puts it. Gives the row of [`SETTINGS`].
+    pub(crate) async fn enter(&self, viewer: &Viewer, plans: &str) -> Result<Row, Error> {
         let (role, claims) = (&*viewer.role, &*viewer.claims);
         let parameters: [&(dyn postgres_types::ToSql + Sync); 4] =
             [&role, &self.search_path, &claims, &plans];
-        self.client
-            .query_one(&self.settings, &parameters)
-            .await
-            .map(drop)
+        self.client.query_one(&self.settings, &parameters).await
     }
 
     /// Whether it still is in the viewer's place.
@@ -301,8 +312,9 @@ impl Lane {
         prepared
     }
 
-    /// One transaction. Its five statements are sent at the first poll, in their order.
-    pub(crate) async fn transaction(&self, unit: &Unit<'_>) -> Outcome {
+    /// One transaction. Its five statements are sent at the first poll, in their order. `xids`: what
+    /// has to be visible to it.
+    pub(crate) async fn transaction(&self, unit: &Unit<'_>, xids: &HashSet<Xid>) -> Outcome {
         let prepared = self.checks.get(&(unit.rules.id, unit.mode.clone()));
         let Some(Ok(check)) = prepared else {
             return Outcome::Failed(Failure::Sql(SqlState::INTERNAL_ERROR));
@@ -332,6 +344,9 @@ impl Lane {
             self.client.batch_execute("ROLLBACK"),
         )
         .await;
+        if let Some(snapshot) = set.as_ref().ok().and_then(|row| lacks(row, xids)) {
+            return Outcome::Unseen(snapshot);
+        }
         let verdicts = begun.and(set.map(drop)).and(found).and_then(|found| {
             let kept: Option<bool> = kept?.try_get(0)?;
             ended?;
@@ -364,7 +379,17 @@ fn not_set_up(error: Error) -> ConnectError {
     }
 }
 
-fn numbers(rows: &[tokio_postgres::Row]) -> Result<Vec<i32>, Error> {
+/// The snapshot in a row of [`SETTINGS`], where it does not see all of these.
+pub(crate) fn lacks(row: &Row, xids: &HashSet<Xid>) -> Option<PgSnapshot> {
+    if xids.is_empty() {
+        return None;
+    }
+    let text: &str = row.try_get(SNAPSHOT).ok()?;
+    let snapshot = PgSnapshot::parse(text)?;
+    (!xids.iter().all(|xid| snapshot.sees(*xid))).then_some(snapshot)
+}
+
+fn numbers(rows: &[Row]) -> Result<Vec<i32>, Error> {
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 

@@ -42,6 +42,7 @@ mod index;
 mod lane;
 mod literal;
 mod names;
+mod place;
 mod plan;
 mod policy;
 mod projection;

@@ -8,6 +8,7 @@ use walcast_change::{Cell, ColumnSet, Row, Shape};
 
 use crate::catalogue::Facts;
 use crate::formula::Formula;
+use crate::place::{self, Named};
 use crate::policy::Policies;
 use crate::projection::{Group, Prepared, Projection};
 use crate::role::{self, Refusal};
@@ -82,13 +83,14 @@ pub(crate) enum Standing {
 struct Column {
     name: String,
     selectable: bool,
+    generated: bool,
     type_oid: u32,
 }
 
 /// How a shape of the stream lies on the table's columns of today.
 #[derive(Debug)]
 pub(crate) struct Fit {
-    /// For each column of the table its place in the shape.
+    /// For each column of the table its place in the shape, as far as it is known.
     places: Vec<Option<usize>>,
     /// For each column of the table, whether the shape has it with the same type.
     same_types: Vec<bool>,
@@ -138,6 +140,12 @@ impl Rules {
 
     pub(crate) fn table(&self) -> &str {
         &self.table
+    }
+
+    /// Whether they were read when the table and the role had this digest. What does not exist has
+    /// none, and a role that is refused by its name is not looked for.
+    pub(crate) fn is_of(&self, digest: Option<&str>) -> bool {
+        self.digest.is_empty() || digest.is_some_and(|digest| self.digest.starts_with(digest))
     }
 
     /// The catalogue is asked before each verdict, not only now and then.
@@ -200,11 +208,12 @@ impl Rules {
     }
 
     fn make_fit(&self, shape: &Shape) -> Fit {
-        let places: Vec<Option<usize>> = self
-            .columns
-            .iter()
-            .map(|column| shape.column(&column.name))
-            .collect();
+        let named = self.columns.iter().map(|column| Named {
+            name: &column.name,
+            generated: column.generated,
+        });
+        let names: Vec<&str> = shape.columns.iter().map(|column| &*column.name).collect();
+        let places = place::places(named, &names);
         let selectable = self
             .columns
             .iter()
@@ -212,7 +221,7 @@ impl Rules {
             .filter(|(column, _)| column.selectable);
         let mut visible: ColumnSet = selectable.filter_map(|(_, place)| *place).collect();
         if self.whole_table {
-            // Renamed or dropped since: the grant covered them then.
+            // Renamed or dropped since: the grant covers all columns, and did then.
             let gone = (0..shape.columns.len()).filter(|index| !places.contains(&Some(*index)));
             gone.for_each(|index| visible.insert(index));
         }
@@ -246,6 +255,7 @@ fn columns(facts: &Facts) -> Vec<Column> {
         .map(|column| Column {
             name: column.name.clone(),
             selectable: column.selectable,
+            generated: column.generated.is_some(),
             type_oid: column.type_oid,
         })
         .collect()

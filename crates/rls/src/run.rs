@@ -1,13 +1,20 @@
-//! One session's share of a batch: the catalogue's digests in front, then transaction after
-//! transaction, in few round trips; what fails is taken apart until the failing image is alone.
+//! One session's share of a batch: transaction after transaction, in few round trips, and at the end
+//! the catalogue's digests; what fails is taken apart until the failing image is alone.
+//!
+//! The digests stand behind the statements, not in front of them. A digest never returns, so one that
+//! is still the same says that no change of the rules came before it since they were read: the text
+//! of the policies, and what Postgres made of the names in it, were of one time. In front it would
+//! say nothing about what is altered a moment later.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
+use walcast_pgoutput::Xid;
 
-use crate::lane::{Current, Failure, Lane, Outcome, Started, failure};
+use crate::check::Again;
+use crate::lane::{Failure, Lane, Outcome, Started};
 use crate::rules::Rules;
 use crate::unit::{Ask, Mode, Unit};
 
@@ -16,11 +23,13 @@ const WINDOW: usize = 32;
 /// Transactions spent on finding out which images fail.
 const RETRIES_MAX: usize = 200;
 
-/// What is asked before the first transaction, in the same round trip.
-pub(crate) struct Front<'f> {
-    pub(crate) rules: &'f [Arc<Rules>],
-    /// Whether the verdicts count.
-    pub(crate) holds: &'f (dyn Fn(&Current) -> bool + Sync),
+/// What the verdicts rest on.
+pub(crate) struct Grounds<'g> {
+    pub(crate) rules: &'g [Arc<Rules>],
+    /// Whether they are as they were, by the digests read after the last transaction.
+    pub(crate) hold: &'g (dyn Fn(&[Option<String>]) -> bool + Sync),
+    /// What the transactions have to see.
+    pub(crate) xids: &'g HashSet<Xid>,
 }
 
 /// What became of a share.
@@ -32,8 +41,6 @@ pub(crate) struct Report<'a> {
     pub(crate) abandoned: Vec<(Unit<'a>, Failure)>,
     /// Could not be judged from what there is.
     pub(crate) unknown: Vec<Ask>,
-    /// The front did not hold: nothing of this counts.
-    pub(crate) void: bool,
     /// These were not judged, and the session is not to be used again.
     pub(crate) left: Option<Left<'a>>,
 }
@@ -44,81 +51,93 @@ pub(crate) struct Left<'a> {
     pub(crate) first_is_suspect: bool,
 }
 
-/// `patience`: how long failing images are looked for.
+/// What the digests behind a window say.
+enum Reading {
+    /// The rules are as they were.
+    Same,
+    /// They were not read.
+    None,
+    /// The session is of no use any more.
+    Lost,
+}
+
+/// `patience`: how long failing images are looked for. Where nothing is left, the report counts;
+/// else the next session has to confirm it. `Err`: nothing of it counts.
 pub(crate) async fn run<'a>(
     lane: &mut Lane,
-    front: &Front<'_>,
+    grounds: &Grounds<'_>,
     units: Vec<Unit<'a>>,
     patience: Duration,
-) -> Report<'a> {
+) -> Result<Report<'a>, Again> {
     let mut share = Share {
         report: Report::default(),
         queue: units.into(),
         retries: 0,
         deadline: Instant::now() + patience,
     };
-    let mut front = Some(front);
-    while !share.queue.is_empty() || front.is_some() {
-        let window = match share.window(lane).await {
-            Some(window) => window,
-            None => return share.give_up(Vec::new(), false),
+    loop {
+        let Some(window) = share.window(lane).await else {
+            return Ok(share.give_up(Vec::new(), false));
         };
-        let Some(outcomes) = exchange(lane, front.take(), &window).await else {
-            share.report.void = true;
-            return share.report;
-        };
+        let is_last = share.queue.is_empty();
+        let (outcomes, reading) = exchange(lane, grounds, &window, is_last).await?;
         if let Some(left) = share.take(window, outcomes) {
-            return share.give_up(left.units, left.first_is_suspect);
+            return Ok(share.give_up(left.units, left.first_is_suspect));
+        }
+        match reading {
+            Reading::Same if share.queue.is_empty() => return Ok(share.report),
+            Reading::Lost => return Ok(share.give_up(Vec::new(), false)),
+            Reading::Same | Reading::None => {}
         }
     }
-    share.report
 }
 
-/// Sends the front and the window together. `None`: the front did not hold, or was not answered.
+/// Sends the window, and what is read behind the last one, together.
 async fn exchange(
     lane: &Lane,
-    front: Option<&Front<'_>>,
+    grounds: &Grounds<'_>,
     window: &[Unit<'_>],
-) -> Option<Vec<Outcome>> {
-    let current = match front {
-        Some(front) => {
-            let asked = Started::new(lane.current(front.rules)).await;
-            Some((front, asked))
-        }
-        None => None,
-    };
+    is_last: bool,
+) -> Result<(Vec<Outcome>, Reading), Again> {
     let mut started = Vec::with_capacity(window.len());
     for unit in window {
-        started.push(Started::new(lane.transaction(unit)).await);
+        started.push(Started::new(lane.transaction(unit, grounds.xids)).await);
     }
-    if let Some((front, asked)) = current {
-        let current = asked.finish().await?;
-        lane.beat.touch();
-        match current {
-            Ok(current) if (front.holds)(&current) => {}
-            Err(error) if failure(&error) == Failure::Disconnected && !window.is_empty() => {
-                return Some(vec![Outcome::Failed(Failure::Disconnected)]);
-            }
-            _ => return None,
-        }
-    }
+    let reading = match is_last {
+        true => Some(Started::new(lane.digests(grounds.rules)).await),
+        false => None,
+    };
     let mut outcomes = Vec::with_capacity(window.len());
     for (at, transaction) in started.into_iter().enumerate() {
-        let outcome = transaction.finish().await?;
+        let outcome = transaction.finish().await.ok_or(Again::Disconnected)?;
         lane.beat.touch();
+        if let Outcome::Unseen(snapshot) = outcome {
+            return Err(Again::Unseen(snapshot));
+        }
         let end = ends_session(&outcome, window, at);
         outcomes.push(outcome);
         if end {
-            break;
+            return Ok((outcomes, Reading::None));
         }
     }
-    Some(outcomes)
+    let Some(reading) = reading else {
+        return Ok((outcomes, Reading::None));
+    };
+    let digests = reading.finish().await.ok_or(Again::Disconnected)?;
+    lane.beat.touch();
+    match digests {
+        Ok(digests) if (grounds.hold)(&digests) => Ok((outcomes, Reading::Same)),
+        Ok(_) => Err(Again::Changed),
+        // The session has ended, or its statement is gone (DEALLOCATE): another one reads.
+        Err(_) if !window.is_empty() => Ok((outcomes, Reading::Lost)),
+        Err(_) => Err(Again::Disconnected),
+    }
 }
 
 /// Whether the rest of the window is not worth waiting for, or the session not to be trusted.
 fn ends_session(outcome: &Outcome, window: &[Unit<'_>], at: usize) -> bool {
     match outcome {
-        Outcome::Found(_) => false,
+        Outcome::Found(_) | Outcome::Unseen(_) => false,
         Outcome::Failed(Failure::Sql(code)) if *code == SqlState::QUERY_CANCELED => {
             let rules = window.get(at).map(|unit| unit.rules.id);
             window
@@ -204,6 +223,8 @@ impl<'a> Share<'a> {
             let Some(unit) = units.next() else { break };
             match outcome {
                 Outcome::Found(visible) => self.report.judged.push((unit, visible)),
+                // `exchange` has given up the whole of it.
+                Outcome::Unseen(_) => left.units.push(unit),
                 Outcome::Failed(Failure::Disconnected) => {
                     left.units.push(unit);
                     left.first_is_suspect = true;

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 use tokio_postgres::error::SqlState;
 
 use crate::breaker::Breaker;
+use crate::check::Again;
 use crate::lane::{Failure, Lane};
-use crate::run::{self, Front, Left, Report};
+use crate::run::{self, Grounds, Left, Report};
 use crate::unit::Unit;
 use crate::{CheckConfig, ConnectError};
 
@@ -51,7 +52,7 @@ impl Slot {
 pub(crate) struct Share<'s> {
     pub(crate) config: &'s CheckConfig,
     pub(crate) breaker: &'s Mutex<Breaker>,
-    pub(crate) front: &'s Front<'s>,
+    pub(crate) grounds: &'s Grounds<'s>,
 }
 
 /// The time for one exchange beyond what the server's own timeouts allow: the network is gone.
@@ -60,58 +61,50 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 const SUSPICIONS_MAX: u32 = 2;
 
 impl Share<'_> {
-    /// `None`: nothing of the batch counts, it has to be judged again.
+    /// `Err`: nothing of the batch counts, it has to be judged again.
     pub(crate) async fn run<'a>(
         &self,
         slot: &mut Slot,
         units: Vec<Unit<'a>>,
-    ) -> Option<Report<'a>> {
+    ) -> Result<Report<'a>, Again> {
         let started = Instant::now();
         let mut whole = Report::default();
         let mut suspicions = HashMap::new();
         let mut units = units;
         loop {
             let report = self.once(slot, units).await?;
-            if report.void {
-                return None;
-            }
             self.enter_timeouts(&report);
             whole.judged.extend(report.judged);
             whole.failed.extend(report.failed);
             whole.abandoned.extend(report.abandoned);
             whole.unknown.extend(report.unknown);
             let left = match report.left {
-                None => return Some(whole),
+                None => return Ok(whole),
                 Some(left) => left,
             };
             slot.give_up();
+            // Also where no unit is left: what was judged is not confirmed yet.
             units = self.still_to_do(left, &mut whole, &mut suspicions);
-            if units.is_empty() {
-                return Some(whole);
-            }
             if started.elapsed() >= self.config.reconnect_for {
-                whole
-                    .failed
-                    .extend(units.into_iter().map(|unit| (unit, Failure::Disconnected)));
-                return Some(whole);
+                return Err(Again::Disconnected);
             }
         }
     }
 
-    /// `None`: there is no session, or it went silent.
-    async fn once<'a>(&self, slot: &mut Slot, units: Vec<Unit<'a>>) -> Option<Report<'a>> {
+    async fn once<'a>(&self, slot: &mut Slot, units: Vec<Unit<'a>>) -> Result<Report<'a>, Again> {
         let timeout = self.config.statement_timeout;
-        let lane = slot.open(self.config).await.ok()?;
+        let opened = slot.open(self.config).await;
+        let lane = opened.map_err(|_| Again::Disconnected)?;
         let beat = lane.beat.clone();
         // One transaction: our own statements and the policies'.
         let limit = timeout * 2 + SILENCE;
         let report = beat
-            .watch(limit, run::run(lane, self.front, units, timeout))
+            .watch(limit, run::run(lane, self.grounds, units, timeout))
             .await;
-        if report.is_none() {
-            slot.give_up();
-        }
-        report
+        report.unwrap_or_else(|| {
+            slot.give_up(); // it went silent
+            Err(Again::Disconnected)
+        })
     }
 
     fn enter_timeouts(&self, report: &Report<'_>) {

@@ -6,6 +6,7 @@
 
 mod held;
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,14 +15,16 @@ use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Visit, Visitor};
 use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use walcast_pgoutput::Xid;
 
 use crate::Viewer;
 use crate::claims::{self, Outline};
 use crate::formula::Value;
-use crate::lane::{Failure, Lane, Started, failure};
+use crate::lane::{Failure, Lane, Started, failure, lacks};
 use crate::literal::identifier;
 use crate::projection::Group;
-use crate::rules::Image;
+use crate::rules::{Image, Rules};
+use crate::snapshot::PgSnapshot;
 
 pub(crate) use self::held::Held;
 
@@ -244,23 +247,45 @@ pub(crate) struct SetJob<'j> {
     pub(crate) viewer: &'j Viewer,
     pub(crate) images: &'j [Arc<Image>],
     pub(crate) groups: &'j [Arc<Group>],
+    /// What the statement has to see.
+    pub(crate) xids: &'j HashSet<Xid>,
+    /// Rules whose digests are read behind it, see [`crate::run`].
+    pub(crate) confirm: &'j [Arc<Rules>],
 }
 
-/// The pairs (image's place, group's number) that the policies let through.
-pub(crate) async fn judge(lane: &mut Lane, job: &SetJob<'_>) -> Result<Vec<(usize, u32)>, Failure> {
+/// What came of it.
+pub(crate) enum Found<G> {
+    /// The pairs (image's place, group) that the policies let through, and the digests.
+    Pairs(Vec<(usize, G)>, Vec<Option<String>>),
+    /// It did not see what it has to see.
+    Unseen(PgSnapshot),
+}
+
+impl<G> Found<G> {
+    fn filter_map<H>(self, group: impl Fn(G) -> Option<H>) -> Found<H> {
+        match self {
+            Found::Pairs(pairs, digests) => {
+                let pairs = pairs.into_iter();
+                let pairs = pairs.filter_map(|(image, found)| Some((image, group(found)?)));
+                Found::Pairs(pairs.collect(), digests)
+            }
+            Found::Unseen(snapshot) => Found::Unseen(snapshot),
+        }
+    }
+}
+
+/// Groups by their numbers.
+pub(crate) async fn judge(lane: &mut Lane, job: &SetJob<'_>) -> Result<Found<u32>, Failure> {
     match held::statement(lane, job).await? {
         Some(statement) => {
             let found = ask(lane, job, &statement, &[]).await?;
-            let pairs = found.into_iter();
-            Ok(pairs
-                .filter_map(|(image, group)| Some((image, u32::try_from(group).ok()?)))
-                .collect())
+            Ok(found.filter_map(|group| u32::try_from(group).ok()))
         }
         None => with_parameters(lane, job).await,
     }
 }
 
-async fn with_parameters(lane: &mut Lane, job: &SetJob<'_>) -> Result<Vec<(usize, u32)>, Failure> {
+async fn with_parameters(lane: &mut Lane, job: &SetJob<'_>) -> Result<Found<u32>, Failure> {
     let statement = match lane.sets.get(&job.id) {
         Some(statement) => statement.clone(),
         None => {
@@ -287,21 +312,20 @@ async fn with_parameters(lane: &mut Lane, job: &SetJob<'_>) -> Result<Vec<(usize
         })
         .collect();
     let found = ask(lane, job, &statement, &columns).await?;
-    let pairs = found.into_iter().filter_map(|(image, group)| {
+    Ok(found.filter_map(|group| {
         let place = usize::try_from(group).ok()?.checked_sub(1)?;
-        Some((image, job.groups.get(place)?.id))
-    });
-    Ok(pairs.collect())
+        Some(job.groups.get(place)?.id)
+    }))
 }
 
-/// One transaction, rolled back, in the viewer's place. Images by their places, groups as they are
+/// One transaction, rolled back, in the viewer's place, and the digests behind it. Groups as they are
 /// numbered there.
 async fn ask(
     lane: &Lane,
     job: &SetJob<'_>,
     statement: &Statement,
     columns: &[Vec<Option<String>>],
-) -> Result<Vec<(usize, i64)>, Failure> {
+) -> Result<Found<i64>, Failure> {
     let images: Vec<&str> = job.images.iter().map(|image| image.text.as_str()).collect();
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&images];
     parameters.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
@@ -313,17 +337,28 @@ async fn ask(
     let found = Started::new(client.query(statement, &parameters)).await;
     let kept = Started::new(lane.stayed(job.viewer)).await;
     let ended = Started::new(client.batch_execute("ROLLBACK")).await;
+    let digests = match job.confirm.is_empty() {
+        true => None,
+        false => Some(Started::new(lane.digests(job.confirm)).await),
+    };
     let lost = Failure::Disconnected;
     let begun = begun.finish().await.ok_or(lost.clone())?;
     let set = set.finish().await.ok_or(lost.clone())?;
     let found = found.finish().await.ok_or(lost.clone())?;
     let kept = kept.finish().await.ok_or(lost.clone())?;
-    let ended = ended.finish().await.ok_or(lost)?;
+    let ended = ended.finish().await.ok_or(lost.clone())?;
+    let digests = match digests {
+        Some(digests) => digests.finish().await.ok_or(lost)?,
+        None => Ok(Vec::new()),
+    };
+    if let Some(snapshot) = set.as_ref().ok().and_then(|row| lacks(row, job.xids)) {
+        return Ok(Found::Unseen(snapshot));
+    }
     let rows = begun
         .and(set)
         .and(found)
-        .and_then(|rows| Ok((rows, kept?, ended?)));
-    let (rows, kept, ()) = rows.map_err(|error| failure(&error))?;
+        .and_then(|rows| Ok((rows, kept?, ended?, digests?)));
+    let (rows, kept, (), digests) = rows.map_err(|error| failure(&error))?;
     if !kept {
         return Err(Failure::Escaped);
     }
@@ -331,7 +366,10 @@ async fn ask(
         let (image, group): (i32, i64) = (row.try_get(0).ok()?, row.try_get(1).ok()?);
         Some((usize::try_from(image).ok()?.checked_sub(1)?, group))
     };
-    Ok(rows.iter().filter_map(pair).collect())
+    Ok(Found::Pairs(
+        rows.iter().filter_map(pair).collect(),
+        digests,
+    ))
 }
 
 /// A value as the text that it is cast from.

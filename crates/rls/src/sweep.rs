@@ -21,11 +21,11 @@ use crate::{Question, Sighting, Tier, Verdict, Wants};
 struct Sweep {
     /// What Postgres is asked viewer by viewer, or group by group.
     asking: Asking,
-    /// Confirmed before anything counts.
+    /// Confirmed behind everything that is asked, before anything counts.
     confirm: Vec<Arc<Rules>>,
     confirmed: bool,
     sets: Vec<SetWork>,
-    /// Transactions that have to be visible before the sets are judged.
+    /// Transactions that have to be visible to the sets' statements.
     xids: HashSet<Xid>,
 }
 
@@ -119,7 +119,7 @@ impl PostgresCheck {
         }
         self.judge_sets(questions, wants, &mut sweep, &mut found)
             .await?;
-        // Where sets were judged, all rules have been confirmed in front of them.
+        // Else they are behind what is asked now, and so behind the sets.
         let confirm = match sweep.confirmed {
             true => &[][..],
             false => &sweep.confirm,
@@ -232,12 +232,18 @@ impl PostgresCheck {
         if sets.is_empty() {
             return Ok(());
         }
-        self.confirm_now(&sweep.confirm, &sweep.xids).await?;
-        sweep.confirmed = true;
         let started = Instant::now();
-        for set in sets {
-            if self.judge_set(&set, found).await? {
-                continue;
+        let last = sets.len() - 1;
+        for (nth, set) in sets.iter().enumerate() {
+            let confirms = nth == last && sweep.asking.batch.questions.is_empty();
+            let confirm = if confirms { &sweep.confirm[..] } else { &[] };
+            match self.judge_set(set, &sweep.xids, confirm, found).await? {
+                Judged::All => {
+                    sweep.confirmed = confirms;
+                    continue;
+                }
+                Judged::Nobody => continue,
+                Judged::Failed => {}
             }
             let index = self.roster.index(&set.shape, &set.rules);
             let odd: HashSet<u32> = index.into_iter().flat_map(Index::odd).collect();
@@ -255,23 +261,25 @@ impl PostgresCheck {
         Ok(())
     }
 
-    /// False: the statement failed.
+    /// `confirm`: rules that are confirmed behind the statement, unless it fails.
     async fn judge_set(
         &mut self,
         set: &SetWork,
+        xids: &HashSet<Xid>,
+        confirm: &[Arc<Rules>],
         found: &mut [Vec<Sighting>],
-    ) -> Result<bool, Again> {
+    ) -> Result<Judged, Again> {
         let Some(index) = self.roster.index(&set.shape, &set.rules) else {
-            return Ok(false);
+            return Ok(Judged::Failed);
         };
         let (groups, any) = index.groups();
         let version = index.version();
         let prepared = index.prepared.clone();
         let Some(viewer) = any.and_then(|number| self.roster.viewer(number).cloned()) else {
-            return Ok(true); // nobody but the odd ones
+            return Ok(Judged::Nobody);
         };
         let (Ok(projection), Some(statements)) = (&set.rules.projection, &prepared.set) else {
-            return Ok(false);
+            return Ok(Judged::Failed);
         };
         let images: Vec<Arc<Image>> = set.rows.iter().map(|(_, image, _)| image.clone()).collect();
         let job = SetJob {
@@ -281,12 +289,14 @@ impl PostgresCheck {
             viewer: &viewer,
             images: &images,
             groups: &groups,
+            xids,
+            confirm,
         };
         let Some(pairs) = self.run_set(&job).await? else {
-            return Ok(false);
+            return Ok(Judged::Failed);
         };
         let Some(index) = self.roster.index(&set.shape, &set.rules) else {
-            return Ok(false);
+            return Ok(Judged::Failed);
         };
         let mut visible = 0;
         for (image, group) in pairs {
@@ -305,8 +315,16 @@ impl PostgresCheck {
             }
         }
         self.counters().verdicts(Tier::Set, true, visible);
-        Ok(true)
+        Ok(Judged::All)
     }
+}
+
+/// What became of a set.
+enum Judged {
+    All,
+    /// There is nobody but the odd ones, who are asked one by one.
+    Nobody,
+    Failed,
 }
 
 /// What a lookup says of a role's viewers.

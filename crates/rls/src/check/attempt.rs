@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use walcast_pgoutput::Xid;
 
 use super::{Again, PostgresCheck, RulesByPair};
-use crate::lane::{Current, Failure};
 use crate::plan::{Plan, Seat, spread};
 use crate::rules::Rules;
-use crate::run::{Front, Report};
+use crate::run::{Grounds, Report};
 use crate::session::Share;
 use crate::unit::Unit;
 use crate::{Answers, Batch, Tier, Verdict};
@@ -116,30 +114,16 @@ impl PostgresCheck {
         }
         let started = Instant::now();
         let cache = &self.cache;
-        let refused: Mutex<Option<Again>> = Mutex::default();
-        let holds = |current: &Current| {
-            let again = if !cache.confirm(&confirm, &current.digests, started) {
-                Again::Changed
-            } else if let Some(snapshot) = current
-                .snapshot
-                .as_ref()
-                .filter(|snapshot| !xids.iter().all(|xid| snapshot.sees(*xid)))
-            {
-                Again::Unseen(snapshot.clone())
-            } else {
-                return true;
-            };
-            *refused.lock() = Some(again);
-            false
-        };
-        let front = Front {
+        let hold = |digests: &[Option<String>]| cache.confirm(&confirm, digests, started);
+        let grounds = Grounds {
             rules: &confirm,
-            holds: &holds,
+            hold: &hold,
+            xids: &xids,
         };
         let work = Share {
             config: &self.config,
             breaker: &self.breaker,
-            front: &front,
+            grounds: &grounds,
         };
         let count = units.len();
         let lanes = self.slots.len().min(count).max(1);
@@ -158,14 +142,7 @@ impl PostgresCheck {
         let shares: Vec<_> = shares.collect();
         let mut judged = Vec::new();
         for share in join_all(shares).await {
-            judged.push(share.ok_or_else(|| refused.lock().take().unwrap_or(Again::Disconnected))?);
-        }
-        // What raised may have met a table that was altered after its rules were confirmed.
-        let raised =
-            |failure: &Failure| matches!(failure, Failure::Sql(_)) && !failure.leaves_open();
-        let mut failed = judged.iter().flat_map(|report| &report.failed);
-        if failed.any(|(_, failure)| raised(failure)) {
-            self.confirm_now(&confirm, &HashSet::new()).await?;
+            judged.push(share?);
         }
         counts.enter(&self.counters);
         let tiers = self.enter(judged, &mut answers);

@@ -1,13 +1,11 @@
-//! What is asked beside the verdicts: whether rules hold, what they are, what claims come to. Each with
-//! a limit to how long a session may be silent.
+//! What is asked by statements of its own: what the rules are, what claims come to, and the verdicts
+//! for many viewers at once. Each with a limit to how long a session may be silent.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use walcast_pgoutput::Xid;
 
 use super::{Again, PostgresCheck};
 use crate::Viewer;
@@ -16,48 +14,22 @@ use crate::lane::Failure;
 use crate::projection;
 use crate::rules::Rules;
 use crate::session::SILENCE;
-use crate::set::{self, SetJob};
+use crate::set::{self, Found, SetJob};
 
 impl PostgresCheck {
-    /// Whether the rules hold, and the transactions are visible, right now.
-    pub(crate) async fn confirm_now(
-        &mut self,
-        rules: &[Arc<Rules>],
-        xids: &HashSet<Xid>,
-    ) -> Result<(), Again> {
-        let started = Instant::now();
-        let slot = self.slots.first_mut().ok_or(Again::Disconnected)?;
-        let lane = slot
-            .open(&self.config)
-            .await
-            .map_err(|_| Again::Disconnected)?;
-        let patience = self.config.statement_timeout + SILENCE;
-        let Ok(Ok(current)) = timeout(patience, lane.current(rules)).await else {
-            slot.give_up();
-            return Err(Again::Disconnected);
-        };
-        if !self.cache.confirm(rules, &current.digests, started) {
-            return Err(Again::Changed);
-        }
-        match current.snapshot {
-            Some(snapshot) if !xids.iter().all(|xid| snapshot.sees(*xid)) => {
-                Err(Again::Unseen(snapshot))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Whether a statement for many viewers has failed a moment ago.
     pub(crate) fn is_paused(&self, projection: u64) -> bool {
         let since = self.paused.get(&projection);
         since.is_some_and(|since| since.elapsed() < breaker::OPEN_FOR)
     }
 
-    /// The pairs that a statement for many viewers finds; `None`: it failed.
+    /// The pairs that a statement for many viewers finds; `None`: it failed. The rules to be
+    /// confirmed are, if it didn't.
     pub(crate) async fn run_set(
         &mut self,
         job: &SetJob<'_>,
     ) -> Result<Option<Vec<(usize, u32)>>, Again> {
+        let started = Instant::now();
         let slot = &mut self.crowd;
         let lane = slot
             .open(&self.config)
@@ -65,7 +37,13 @@ impl PostgresCheck {
             .map_err(|_| Again::Disconnected)?;
         let patience = self.config.statement_timeout * 4 + SILENCE;
         match timeout(patience, set::judge(lane, job)).await {
-            Ok(Ok(pairs)) => Ok(Some(pairs)),
+            Ok(Ok(Found::Unseen(snapshot))) => Err(Again::Unseen(snapshot)),
+            Ok(Ok(Found::Pairs(_, digests)))
+                if !self.cache.confirm(job.confirm, &digests, started) =>
+            {
+                Err(Again::Changed)
+            }
+            Ok(Ok(Found::Pairs(pairs, _))) => Ok(Some(pairs)),
             Ok(Err(Failure::Sql(code))) => {
                 self.reporter.set_failed(&code);
                 lane.sets.remove(&job.id);

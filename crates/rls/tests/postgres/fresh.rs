@@ -125,6 +125,43 @@ async fn ddl_takes_effect_at_once() -> Result<()> {
     Ok(())
 }
 
+/// Policies name types, and the values of enums, which may be given other names.
+#[tokio::test]
+async fn names_of_types_change() -> Result<()> {
+    let mut rig = Rig::new(
+        "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE DOMAIN short AS varchar(3); CREATE DOMAIN long AS varchar(9);
+         CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE COLLATION strict (provider = icu, locale = 'und');
+         CREATE TABLE docs (id int PRIMARY KEY, mood mood, team text); ALTER TABLE docs ENABLE ROW LEVEL SECURITY; GRANT SELECT ON docs TO PUBLIC;
+         CREATE POLICY p ON docs USING (true)",
+    )
+    .await?;
+    let mut check = rig.check().await?;
+    let change = [rig
+        .change("INSERT INTO docs VALUES (1, NULL, 'abc')")
+        .await?];
+    let viewer = user(ALICE, r#""team": "abcdef""#);
+    for sql in [
+        "SELECT 1",
+        "ALTER POLICY p ON docs USING (coalesce(mood, 'sad') = 'sad')",
+        "ALTER TYPE mood RENAME VALUE 'sad' TO 'bad'",
+        "ALTER TYPE mood RENAME VALUE 'glad' TO 'sad'",
+        "ALTER TYPE mood RENAME TO feeling; CREATE TYPE mood AS ENUM ('bad')",
+        "ALTER POLICY p ON docs USING (team::text = (auth.jwt() ->> 'team')::short::text)",
+        "ALTER DOMAIN short RENAME TO was; ALTER DOMAIN long RENAME TO short; ALTER DOMAIN was RENAME TO long",
+        "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC; ALTER DOMAIN long SET SCHEMA app",
+        "ALTER POLICY p ON docs USING (team = 'ABC' COLLATE loose)",
+        "ALTER COLLATION loose RENAME TO was; ALTER COLLATION strict RENAME TO loose; ALTER COLLATION was RENAME TO strict",
+    ] {
+        rig.run(sql).await?;
+        let expected = rig.finds(&viewer, "docs", "id = 1").await;
+        let seen = ask(&mut check, &change, std::slice::from_ref(&viewer)).await;
+        assert_eq!(seen, [[Some(expected)]], "after {sql}");
+        assert!(expected, "nothing is shown by {sql}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn without_policies_the_stated_bound_holds() -> Result<()> {
     let mut rig = Rig::new(DOCS).await?;

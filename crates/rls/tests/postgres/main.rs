@@ -11,6 +11,7 @@ mod literal;
 mod migrations;
 mod open;
 mod poison;
+mod race;
 mod rig;
 mod roles;
 mod search_path;
