@@ -10,7 +10,7 @@ use walcast_pgoutput::Xid;
 use crate::projection::{Group, Prepared};
 use crate::rules::{Image, Rules, Standing};
 use crate::unit::{Ask, Mode, Unit, Units};
-use crate::{Answers, Batch, Counters, Tier, Verdict, Version};
+use crate::{Answers, Batch, Counters, Tier, Verdict};
 
 pub(crate) struct Plan<'a> {
     batch: &'a Batch,
@@ -198,14 +198,14 @@ impl<'a> Plan<'a> {
         self
     }
 
-    fn judge(&mut self, viewer: u32, rules: &Arc<Rules>, ask: Ask) {
+    fn judge(&mut self, viewer: u32, rules: &Arc<Rules>, mut ask: Ask) {
         let Standing::Policies(policies) = &rules.standing else {
             return;
         };
         let mode = if policies.judges_without(&ask.image.lacking) {
             Mode::Image
-        } else if ask.version == Version::New && policies.keys_without(&ask.image.lacking) {
-            Mode::Key(ask.image.lacking.clone())
+        } else if let Some(mode) = ask.by_key(policies) {
+            mode
         } else {
             self.counts.unknown += 1;
             self.answers.set(ask.question, ask.nth, Verdict::Unknown);

@@ -96,6 +96,8 @@ pub(crate) struct Fit {
     same_types: Vec<bool>,
     /// What the role may see, in the shape's numbering. `None`: no column of the key, so no row.
     pub(crate) visible: Option<Arc<ColumnSet>>,
+    /// The same without what the table has no longer, so that nobody can look there for it.
+    found: Option<Arc<ColumnSet>>,
 }
 
 /// A table has one shape at a time; a few while it changes.
@@ -219,15 +221,19 @@ impl Rules {
             .iter()
             .zip(&places)
             .filter(|(column, _)| column.selectable);
-        let mut visible: ColumnSet = selectable.filter_map(|(_, place)| *place).collect();
+        let found: ColumnSet = selectable.filter_map(|(_, place)| *place).collect();
+        let mut visible = found.clone();
         if self.whole_table {
             // Renamed or dropped since: the grant covers all columns, and did then.
             let gone = (0..shape.columns.len()).filter(|index| !places.contains(&Some(*index)));
             gone.for_each(|index| visible.insert(index));
         }
-        let hearable = match shape.key.is_empty() {
-            true => !visible.is_empty(),
-            false => !visible.intersection(&shape.key).is_empty(),
+        let hearable = |columns: ColumnSet| {
+            let names_rows = match shape.key.is_empty() {
+                true => !columns.is_empty(),
+                false => !columns.intersection(&shape.key).is_empty(),
+            };
+            names_rows.then(|| Arc::new(columns))
         };
         let same_types = self.columns.iter().zip(&places).map(|(column, place)| {
             let found = place.and_then(|place| shape.columns.get(place));
@@ -236,7 +242,8 @@ impl Rules {
         Fit {
             same_types: same_types.collect(),
             places,
-            visible: hearable.then(|| Arc::new(visible)),
+            found: hearable(found),
+            visible: hearable(visible),
         }
     }
 
@@ -306,6 +313,7 @@ impl Fit {
         Some(Image {
             text,
             lacking: lacking.collect(),
+            found: self.found.clone(),
         })
     }
 }
@@ -316,4 +324,6 @@ pub(crate) struct Image {
     pub(crate) text: String,
     /// Positions among the table's columns.
     pub(crate) lacking: Arc<[usize]>,
+    /// What is visible if the table has the row, see [`Fit`].
+    pub(crate) found: Option<Arc<ColumnSet>>,
 }

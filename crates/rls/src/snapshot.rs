@@ -36,6 +36,11 @@ impl PgSnapshot {
         })
     }
 
+    /// Every transaction before this one has ended.
+    pub fn oldest(&self) -> Xid {
+        Xid(self.xmin as u32)
+    }
+
     /// Whether a transaction that has committed is visible. The stream's numbers have 32 bits: the
     /// one meant is the one nearest to the snapshot's end, half the circle at most.
     pub fn sees(&self, xid: Xid) -> bool {

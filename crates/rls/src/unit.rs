@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use walcast_change::ColumnSet;
 
+use crate::policy::Policies;
 use crate::rules::{Image, Rules, Standing};
 use crate::{Tier, Version, Viewer};
 
@@ -34,6 +35,18 @@ pub(crate) struct Ask {
     pub(crate) image: Arc<Image>,
     /// What is visible if the row is.
     pub(crate) visible: Arc<ColumnSet>,
+}
+
+impl Ask {
+    /// To be judged by what the table has now, if it can be: only what is compared with it may be
+    /// visible then.
+    pub(crate) fn by_key(&mut self, policies: &Policies) -> Option<Mode> {
+        if self.version != Version::New || !policies.keys_without(&self.image.lacking) {
+            return None;
+        }
+        self.visible = self.image.found.clone()?;
+        Some(Mode::Key(self.image.lacking.clone()))
+    }
 }
 
 /// Images of one statement. Its parameter is sent in one message.
@@ -127,12 +140,10 @@ impl<'a> Unit<'a> {
         let Standing::Policies(policies) = &self.rules.standing else {
             return (Vec::new(), self.asks);
         };
-        for ask in self.asks {
-            if ask.version == Version::New && policies.keys_without(&ask.image.lacking) {
-                let mode = Mode::Key(ask.image.lacking.clone());
-                units.add(0, self.viewer, &self.rules, mode, ask);
-            } else {
-                rest.push(ask);
+        for mut ask in self.asks {
+            match ask.by_key(policies) {
+                Some(mode) => units.add(0, self.viewer, &self.rules, mode, ask),
+                None => rest.push(ask),
             }
         }
         (units.units, rest)

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use walcast_rls::RowCheck;
 
-use crate::rig::{ALICE, NO, Rig, YES, ask, batch, user, viewer};
+use crate::rig::{ALICE, BOB, NO, Rig, YES, ask, batch, user, viewer};
 
 /// Replica identity DEFAULT: an old row is its key, a new one lacks unchanged long values.
 const DOCS: &str = "
@@ -114,5 +114,29 @@ async fn a_transaction_that_is_not_visible_yet_is_waited_for() -> Result<()> {
     });
     committed?;
     assert!(answers.get(0, 0).is_some());
+    // The same where one statement judges all who watch.
+    check.watch(7, &user(BOB, ""), "public", Some("docs"));
+    writer
+        .batch_execute(&format!("BEGIN; INSERT INTO members VALUES (1, '{BOB}')"))
+        .await?;
+    let xid: String = writer
+        .query_one("SELECT pg_current_xact_id()::text", &[])
+        .await?
+        .get(0);
+    for question in &mut asked.questions {
+        question.xid = Some(walcast_pgoutput::Xid(xid.parse::<u64>()? as u32));
+    }
+    let waits = counters.read().waits;
+    let (found, committed) = tokio::join!(check.sweep(&asked.questions, &|_, _| true), async {
+        walcast_harness::eventually(std::time::Duration::from_secs(60), async || {
+            (counters.read().waits > waits + 2).then_some(())
+        })
+        .await?;
+        writer.batch_execute("COMMIT").await?;
+        anyhow::Ok(())
+    });
+    committed?;
+    let seeing: Vec<u32> = found.concat().iter().map(|seen| seen.viewer).collect();
+    assert_eq!((seeing, counters.read().set.visible), (vec![7], 1));
     Ok(())
 }
