@@ -111,19 +111,28 @@ impl Database {
     /// A SQL connection to the first host that answers; a task of the current runtime drives it and
     /// ends with the client.
     pub async fn connect(&self, application_name: &str) -> Result<Client, SourceError> {
+        Ok(self.reach(application_name).await?.1)
+    }
+
+    /// The first host that answers, and a SQL connection to it.
+    pub(crate) async fn reach(
+        &self,
+        application_name: &str,
+    ) -> Result<(Target, Client), SourceError> {
         let hosts = self
             .config
             .get_hosts()
             .len()
             .max(self.config.get_hostaddrs().len());
-        let mut result = Err(refuse("it names no host"));
+        let mut last = refuse("it names no host");
         for attempt in 0..u32::try_from(hosts).unwrap_or(u32::MAX) {
-            result = self.target(attempt).connect(application_name).await;
-            if result.is_ok() {
-                break;
+            let target = self.target(attempt);
+            match target.connect(application_name).await {
+                Ok(client) => return Ok((target, client)),
+                Err(error) => last = error,
             }
         }
-        result
+        Err(last)
     }
 }
 

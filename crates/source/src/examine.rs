@@ -1,8 +1,11 @@
 //! Everything that can be said about a database before streaming from it.
 
-use crate::database::Database;
+use walcast_pgoutput::Lsn;
+
+use crate::database::{Database, Target};
 use crate::preflight::{Facts, quote, slot_lost, wal_retained};
 use crate::slot::Slot;
+use crate::stream::Opening;
 use crate::tables::Table;
 use crate::{Finding, SlotKind, SourceConfig, SourceError};
 
@@ -19,11 +22,13 @@ pub async fn examine(config: &SourceConfig) -> Vec<Finding> {
 
 async fn look(config: &SourceConfig) -> Result<Vec<Finding>, SourceError> {
     let name = format!("{} doctor", config.application_name);
-    let sql = Database::parse(&config.database_url)?
-        .connect(&name)
-        .await?;
+    let database = Database::parse(&config.database_url)?;
+    let (target, sql) = database.reach(&name).await?;
     let facts = Facts::read(&sql, config).await?;
     let mut findings = facts.obstacles(config);
+    if findings.is_empty() {
+        findings.extend(replication_finding(&target, config).await);
+    }
     findings.extend(slot_findings(&facts, config));
     findings.extend(publication_findings(&facts, config));
     findings.extend(server_findings(&facts));
@@ -54,6 +59,18 @@ fn unreachable_database(error: &SourceError) -> Finding {
         },
     };
     Finding::error("database_unreachable", error.to_string(), remedy)
+}
+
+/// Opens a replication connection, as the stream will, and leaves it.
+async fn replication_finding(target: &Target, config: &SourceConfig) -> Option<Finding> {
+    match Opening::login(target, config, config.slot.name(), Lsn::ZERO).await {
+        Ok(_) => None,
+        Err(SourceError::Finding(finding)) => Some(*finding),
+        Err(error) => Some(Finding {
+            code: "replication_unreachable",
+            ..unreachable_database(&error)
+        }),
+    }
 }
 
 fn slot_findings(facts: &Facts, config: &SourceConfig) -> Vec<Finding> {

@@ -32,7 +32,7 @@ use self::ahead::Ahead;
 use self::settings::settings;
 use crate::database::Target;
 use crate::gap::ServerIdentity;
-use crate::{SlotName, SourceConfig, SourceError};
+use crate::{Finding, SlotName, SourceConfig, SourceError};
 
 /// A row of a query's answer, in text form.
 pub(crate) type AnswerRow = Vec<Option<Bytes>>;
@@ -76,8 +76,12 @@ impl Opening {
             Deadline::after(config.connect_timeout, "opening the replication connection");
         let mut client = deadline
             .hold(ReplicationClient::connect_gated(settings))
-            .await?;
-        let system = deadline.hold(client.identify_system()).await?;
+            .await
+            .map_err(told_of_poolers)?;
+        let system = deadline
+            .hold(client.identify_system())
+            .await
+            .map_err(told_of_poolers)?;
         let identity = ServerIdentity {
             system: system.system_id,
             timeline: system.timeline,
@@ -105,6 +109,20 @@ impl Opening {
             reported: self.reported,
             ahead: Ahead::of(self.client, self.ahead_bytes_max),
         })
+    }
+}
+
+/// Poolers answer SQL and refuse this: `unsupported startup parameter: replication`.
+fn told_of_poolers(error: SourceError) -> SourceError {
+    match error {
+        SourceError::Server { code, text } if code == "08P01" => Finding::error(
+            "replication_refused",
+            format!("the server takes no replication connection: {text}"),
+            "a connection pooler answers at this address: give the database's own (without \
+             -pooler in the host's name; often port 5432 instead of 6432 or 6543)",
+        )
+        .into(),
+        other => other,
     }
 }
 

@@ -124,7 +124,7 @@ impl Table {
 }
 
 /// Published tables, and the leaves of partitioned ones: their identity is what UPDATE looks at.
-/// `rowfilter` and `attnames` of the view exist since 15.
+/// Not those of `realtime.messages`: its rows are told as broadcasts, and old ones are dropped by the day.
 const READ: &str = "
 WITH published AS (
     SELECT c.oid, c.relkind,
@@ -143,6 +143,7 @@ WITH published AS (
     SELECT leaf.relid, false, true
       FROM published p, pg_catalog.pg_partition_tree(p.oid) leaf
      WHERE p.relkind = 'p' AND leaf.isleaf AND leaf.relid <> p.oid
+       AND p.oid IS DISTINCT FROM pg_catalog.to_regclass('realtime.messages')
 )
 SELECT n.nspname::text AS schema, c.relname::text AS name,
        CASE WHEN c.relkind = 'p' THEN 'f' ELSE c.relreplident::text END AS identity,

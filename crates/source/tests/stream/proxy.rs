@@ -59,6 +59,31 @@ impl Proxy {
         Ok(proxy)
     }
 
+    /// A connection pooler, as far as this goes: SQL passes, replication is refused in PgBouncer's words.
+    pub(crate) async fn pooler(postgres: u16) -> Result<Proxy> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let link = Link::to(postgres);
+        let proxy = Proxy {
+            port,
+            link: link.clone(),
+        };
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut startup = [0; 1024];
+                let length = near.peek(&mut startup).await.unwrap_or(0);
+                let mut words = startup[..length].split(|&byte| byte == 0);
+                if words.any(|word| word == b"replication") {
+                    let _ = near.write_all(&refusal()).await;
+                    continue;
+                }
+                let (read, write) = near.into_split();
+                link.open(read, write).await;
+            }
+        });
+        Ok(proxy)
+    }
+
     /// From now on nothing passes any more, in both directions; nothing is closed either.
     pub(crate) fn black_hole(&self) {
         self.link.forwards.send_replace(false);
@@ -98,6 +123,13 @@ impl Link {
         tokio::spawn(copy(near_read, far_write, forwarding(), from_us));
         tokio::spawn(copy(far_read, near_write, forwarding(), self.to_us.clone()));
     }
+}
+
+/// An `ErrorResponse`.
+fn refusal() -> Vec<u8> {
+    let fields = b"SERROR\0C08P01\0Munsupported startup parameter: replication\0\0";
+    let length = u32::try_from(4 + fields.len()).unwrap_or(u32::MAX);
+    [b"E", length.to_be_bytes().as_slice(), fields].concat()
 }
 
 async fn copy<R, W>(

@@ -8,6 +8,7 @@ use walcast_harness::{Postgres, StopMode};
 use walcast_source::{Retry, Source, SourceConfig, SourceError, StreamState};
 
 use crate::fixture::{DEADLINE, Fixture, Reader, shared};
+use crate::proxy::Proxy;
 
 async fn refusal(config: SourceConfig) -> Result<SourceError> {
     let opening = Source::open(config, CancellationToken::new());
@@ -91,6 +92,25 @@ async fn what_only_an_operator_can_mend() -> Result<()> {
         ))
         .await?;
     refused(fixture.config(), "slot_other_database", "another slot name").await
+}
+
+#[tokio::test]
+async fn a_connection_pooler() -> Result<()> {
+    let fixture = Fixture::new(shared().await).await?;
+    let pooler = Proxy::pooler(fixture.postgres.port()).await?;
+    let mut config = fixture.config();
+    config.database_url = format!(
+        "postgres://postgres@127.0.0.1:{}/{}?sslmode=disable",
+        pooler.port, fixture.database
+    );
+    let found = walcast_source::examine(&config).await;
+    ensure!(
+        found
+            .first()
+            .is_some_and(|finding| finding.code == "replication_refused"),
+        "{found:?}"
+    );
+    refused(config, "replication_refused", "give the database's own").await
 }
 
 #[tokio::test]
