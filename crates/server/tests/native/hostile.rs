@@ -87,6 +87,11 @@ async fn a_flood_is_cut_and_the_others_are_answered() -> Result<()> {
 
 #[tokio::test]
 async fn one_address_has_a_part_of_the_places_for_requests() -> Result<()> {
+    // More files than the soft limit of many systems: the server's, which inherits it, and ours.
+    let _ = std::process::Command::new("prlimit")
+        .arg(format!("--pid={}", std::process::id()))
+        .arg("--nofile=8192:")
+        .status();
     let stage = Stage::new(&[]).await?;
     // More than its part, and they say nothing: it gets no more, elsewhere is as it was.
     let mut silent = Vec::new();
