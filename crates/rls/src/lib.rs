@@ -10,8 +10,9 @@
 //! Invariants:
 //! - Denied is the default. Whatever fails (an error, a timeout, a lost session, a row that is not
 //!   known well enough) is not visible, is counted, and costs no other row or viewer anything.
-//! - A verdict comes from policies that the catalogue has confirmed in the same exchange. Only the
-//!   knowledge that no policies apply may be older, by [`CheckConfig::staleness_max`] at most.
+//! - A verdict comes from policies that the catalogue has confirmed behind it: what Postgres made of
+//!   their text, and the text, are of one time (see `run`). Only the knowledge that no policies apply
+//!   may be older, by [`CheckConfig::staleness_max`] at most.
 //! - No row value and no claim is in an error, a log line or a `Debug` text.
 //! - Every verdict is reached in a transaction of its viewer that is rolled back, and counts only
 //!   if the role and the claims were still in force at its end.
