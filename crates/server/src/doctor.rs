@@ -6,6 +6,7 @@ use walcast_source::{Finding, Severity, connect_sql, examine};
 
 use crate::doctor::login::Login;
 use crate::migrate::pending;
+use crate::pooler;
 use crate::serve::{ServeError, source_config};
 use crate::settings::Config;
 
@@ -61,6 +62,15 @@ async fn checks(config: &Config) -> Result<Vec<Finding>, ServeError> {
     let Some(url) = config.rls_url() else {
         return Ok(Vec::new());
     };
+    if let Ok(true) = pooler::shares_sessions(url.expose()).await {
+        let what = "the login that checks comes through a connection pooler that shares sessions";
+        return Ok(vec![finding(
+            Severity::Error,
+            "rls_login_pooled",
+            what.to_owned(),
+            pooler::REMEDY,
+        )]);
+    }
     let client = match connect_sql(url.expose(), "walcast doctor").await {
         Ok(client) => client,
         Err(error) => {

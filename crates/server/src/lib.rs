@@ -25,6 +25,7 @@ mod parting;
 mod patience;
 mod pipeline;
 mod plan;
+mod pooler;
 mod progress;
 mod publisher;
 mod ready;

@@ -29,6 +29,7 @@ use crate::migrate::migrate;
 use crate::order::ORDERS_MAX;
 use crate::page::Page;
 use crate::pipeline::{Pipeline, PipelineError};
+use crate::pooler::shares_sessions;
 use crate::progress::Progress;
 use crate::publisher::{BatchLimits, Publisher};
 use crate::ready::Readiness;
@@ -60,6 +61,8 @@ pub enum ServeError {
     Identity(#[source] tokio_postgres::Error),
     #[error(transparent)]
     Migrate(#[from] crate::migrate::MigrateError),
+    #[error("{setting} leads to a connection pooler that shares sessions; {remedy}", remedy = crate::pooler::REMEDY)]
+    Pooled { setting: &'static str },
     #[error(transparent)]
     Check(#[from] walcast_rls::ConnectError),
     #[error("can't listen on {address}: {source} (setting listen)")]
@@ -99,6 +102,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
     if config.migrate_on_start {
         apply_migrations(&database_url).await?;
     }
+    refuse_poolers(&config).await?;
     // Not `stop` itself: the last acknowledgement is to reach Postgres before the stream ends.
     let stream_stop = CancellationToken::new();
     let kept = match &config.log_dir {
@@ -296,6 +300,20 @@ async fn farewell(sockets: &Sockets, tasks: &TaskTracker, patience: Duration) {
             "some connections did not end in time (setting shutdown_timeout)"
         );
     }
+}
+
+/// A database that isn't reached is waited for by those who need it.
+async fn refuse_poolers(config: &Config) -> Result<(), ServeError> {
+    for (setting, url) in [
+        ("database_url", config.database_url.as_ref()),
+        ("rls_database_url", config.rls_database_url.as_ref()),
+    ] {
+        let Some(url) = url else { continue };
+        if let Ok(true) = shares_sessions(url.expose()).await {
+            return Err(ServeError::Pooled { setting });
+        }
+    }
+    Ok(())
 }
 
 async fn apply_migrations(database_url: &str) -> Result<(), ServeError> {
