@@ -163,7 +163,7 @@ impl LargeReader {
 /// The most memory used until everybody has everything.
 async fn peak(stage: &mut Stage) -> Result<u64> {
     let mut most = stage.server().resident_bytes()?;
-    let end = Instant::now() + Duration::from_secs(by_form(60, 300));
+    let end = Instant::now() + Duration::from_secs(300);
     let mark = stage.mark().await?;
     while stage
         .recorders

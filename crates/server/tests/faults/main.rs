@@ -9,7 +9,8 @@
 //!
 //! *Oracle*: nothing lost, twice, leaked, out of order or torn, and each client's state equals a `SELECT`
 //! as its role. Beside it stands what else is asserted; after "not:" what is counted or seen elsewhere
-//! only. Names without a file are of this suite.
+//! only. Names without a file are of this suite. How long something may take is asserted in the full form,
+//! which has the machine to itself; in the short one each wait has its deadline.
 //!
 //! | what happens | tests | asserted |
 //! |---|---|---|

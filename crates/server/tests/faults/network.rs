@@ -8,7 +8,7 @@ use walcast_harness::{
     Beginning, Load, Proxy, Recorder, Role, Subscriber, Weather, Writer, eventually,
 };
 
-use crate::report::{by_form, is_full};
+use crate::report::{by_form, is_full, within};
 use crate::stage::{DEADLINE, DURABLE, OWNERS, Stage, crowd, usual};
 
 /// Every connection to Postgres is reset, again and again.
@@ -99,7 +99,7 @@ async fn a10_slow_link() -> Result<()> {
     proxy.set(Weather::Fair);
     let drained = eventually(DEADLINE, async || {
         stage.quiet().await.ok()?;
-        lag(&stage).await.filter(|lag| *lag < 1.0)
+        lag(&stage).await.filter(|lag| *lag < 2.0)
     });
     drained.await.context("the lag drains")?;
     stage.judge(writer.into_book()).await.map(drop)
@@ -187,8 +187,7 @@ async fn a12_everybody_comes_back() -> Result<()> {
     }
     let all = stage.figures.all.iter().max().copied();
     stage.judge(writer.into_book()).await?;
-    assert!(all < Some(Duration::from_secs(by_form(20, 10))), "{all:?}");
-    Ok(())
+    within(all, Duration::from_secs(10))
 }
 
 /// What the server's checks asked so far.

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use walcast_harness::{
     Postgres, Proxy, Role, Socket, StopMode, Subscriber, Weather, Writer, eventually,
 };
 
-use crate::report::by_form;
+use crate::report::{by_form, within};
 use crate::stage::{DEADLINE, DURABLE, OWNERS, SECRET, SLOT, Stage, usual};
 
 /// From the moment Postgres accepts connections to the first event.
@@ -62,8 +62,7 @@ async fn restarts(scenario: &'static str, mode: StopMode, times: usize) -> Resul
         connections.iter().all(|count| *count == 1),
         "clients stayed: {connections:?}"
     );
-    assert!(slowest < Some(RECOVERY * by_form(4, 1)), "{slowest:?}");
-    Ok(())
+    within(slowest, RECOVERY)
 }
 
 /// Commits are decoded well before other sessions see them: a synchronous standby is waited for.
@@ -76,15 +75,13 @@ async fn d45_decoded_before_visible() -> Result<()> {
     let load = stage.load(usual(by_form(5, 20))).await?;
     sleep(Duration::from_secs(by_form(5, 20))).await;
     let book = load.finish().await?;
-    let waits: i64 = stage
-        .sql
-        .query_one(
-            "select count(*) from pg_stat_replication where sync_state = 'sync'",
-            &[],
-        )
-        .await?
-        .get(0);
-    assert_eq!(waits, 1, "the standby is a synchronous one");
+    // It may just have come back.
+    let waits = "select from pg_stat_replication where sync_state = 'sync'";
+    eventually(DEADLINE, async || {
+        stage.sql.query_one(waits, &[]).await.ok()
+    })
+    .await
+    .context("the standby is a synchronous one")?;
     sync_names(&stage, "").await?;
     drop((standby, link));
     stage.judge(book).await.map(drop)

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
+use anyhow::Result;
 use walcast_harness::{Book, Verdict};
 
 /// What a scenario counted beside the oracle's verdict.
@@ -26,6 +27,16 @@ pub(crate) fn is_full() -> bool {
 /// One of two figures, by the form.
 pub(crate) fn by_form<T>(short: T, full: T) -> T {
     if is_full() { full } else { short }
+}
+
+/// What has to be done in so long, in the full form. In the short one, where other tests run at the same
+/// time on any machine, the deadline that each wait has must do.
+pub(crate) fn within(took: Option<Duration>, bound: Duration) -> Result<()> {
+    anyhow::ensure!(
+        !is_full() || took <= Some(bound),
+        "{took:?} instead of {bound:?}"
+    );
+    Ok(())
 }
 
 /// Prints the line, and appends it to the file that `WALCAST_FAULTS_REPORT` names.

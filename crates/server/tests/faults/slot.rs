@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 use walcast_harness::{Proxy, Writer, eventually};
 
-use crate::report::by_form;
+use crate::report::{by_form, is_full, within};
 use crate::stage::{DEADLINE, DURABLE, OWNERS, SLOT, Stage, crowd, usual};
 
 const MIB: i64 = 1 << 20;
@@ -50,21 +50,21 @@ async fn b16_b17_idle_tables_hold_nothing_back() -> Result<()> {
     let other = stage.postgres.create_database().await?;
     let other = stage.postgres.connect("postgres", &other).await?;
     let mut most = 0;
-    // 20 MB/s; what is confirmed lags by a second or two.
+    // 20 MB/s; what is confirmed lags by a second or two. A server that the machine keeps from running
+    // lags by more: in the short form it is waited for.
     let mut pace = tokio::time::interval(Duration::from_millis(500));
     for sql in [&stage.sql, &other] {
         sql.batch_execute("create table junk (body text)").await?;
         for _ in 0..by_form(5, 25) {
             sql.batch_execute(JUNK).await?;
             most = most.max(stage.held_back().await?);
+            if !is_full() {
+                stage.held_back_less_than(RETAINED_MAX / 2).await?;
+            }
             pace.tick().await;
         }
     }
-    let now = eventually(DEADLINE, async || {
-        let now = stage.held_back().await.ok()?;
-        (now < MIB).then_some(now)
-    });
-    let now = now.await?;
+    let now = stage.held_back_less_than(MIB).await?;
     let megabytes = by_form(100, 500);
     stage.figures.notes.push(format!(
         "{megabytes} MB written elsewhere, unconfirmed at most {} MiB, at last {now} bytes",
@@ -84,6 +84,16 @@ impl Stage {
         let ask = "select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint
                    from pg_replication_slots where slot_name = $1";
         Ok(self.sql.query_one(ask, &[&SLOT]).await?.get(0))
+    }
+
+    async fn held_back_less_than(&self, bound: i64) -> Result<i64> {
+        let confirmed = eventually(DEADLINE, async || {
+            let now = self.held_back().await.ok()?;
+            (now < bound).then_some(now)
+        });
+        confirmed
+            .await
+            .with_context(|| format!("more than {bound} bytes are held back"))
     }
 
     /// More WAL than the slots may keep; both are invalid then.
@@ -164,11 +174,7 @@ async fn b19_invalidated_while_running() -> Result<()> {
     let begin = Instant::now();
     stage.told_of_the_lost_slot().await?;
     stage.figures.first.push(begin.elapsed());
-    assert!(
-        begin.elapsed() < ALARM * by_form(2, 1),
-        "{:?}",
-        begin.elapsed()
-    );
+    within(Some(begin.elapsed()), ALARM)?;
     book.transactions.extend(stage.rows(3).await?.transactions);
     stage.figures.faults += 1;
     stage.judge(book).await.map(drop)
@@ -281,8 +287,7 @@ async fn b22_a_standby_takes_over() -> Result<()> {
     let book = load.finish().await?;
     stage.replace(standby);
     stage.judge(book).await?;
-    assert!(took <= Duration::from_secs(10), "{took:?}");
-    Ok(())
+    within(Some(took), Duration::from_secs(10))
 }
 
 /// A transaction that was open before the very first start holds up the slot.
@@ -325,8 +330,7 @@ async fn b23_an_open_transaction_before_the_first_start() -> Result<()> {
     stage.record(6).await?;
     let book = stage.rows(1).await?;
     stage.judge(book).await?;
-    assert!(took <= Duration::from_secs(by_form(10, 2)), "{took:?}");
-    Ok(())
+    within(Some(took), Duration::from_secs(2))
 }
 
 /// What only an operator can mend ends the process with the cause and the remedy in one line.
@@ -415,6 +419,5 @@ async fn b29_publication_dropped() -> Result<()> {
     book.transactions.extend(stage.rows(3).await?.transactions);
     stage.figures.faults += 1;
     stage.judge(book).await?;
-    assert!(took <= ALARM * by_form(2, 1), "{took:?}");
-    Ok(())
+    within(Some(took), ALARM)
 }

@@ -14,7 +14,7 @@ use walcast_harness::{
 
 use crate::report::{Figures, by_form, report};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const SECRET: &str = "a secret of the tests, at least 32 bytes long";
 pub(crate) const SLOT: &str = "faults";
 /// With these a crash of Postgres is survived as on a real disk.
