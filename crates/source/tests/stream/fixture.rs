@@ -1,5 +1,6 @@
 //! A database with a published table, a source on it, and waiting with deadlines.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -133,6 +134,8 @@ pub(crate) struct Reader {
     pub(crate) gaps: Vec<Gap>,
     /// The end of the last finished transaction.
     pub(crate) end: Lsn,
+    /// What came while a state was waited for.
+    kept: VecDeque<Message>,
 }
 
 impl Reader {
@@ -150,11 +153,15 @@ impl Reader {
             restarts: 0,
             gaps: Vec::new(),
             end: Lsn::ZERO,
+            kept: VecDeque::new(),
         }
     }
 
     /// The next message; restarts and gaps are noted. Fails after the deadline.
     pub(crate) async fn message(&mut self) -> Result<Message> {
+        if let Some(message) = self.kept.pop_front() {
+            return Ok(message);
+        }
         let end = tokio::time::Instant::now() + DEADLINE; // keepalives don't extend it
         loop {
             let next = tokio::time::timeout_at(end, self.source.next());
@@ -227,11 +234,14 @@ impl Reader {
             loop {
                 tokio::select! {
                     found = state.wait_for(&wanted) => return Ok(found?.clone()),
-                    event = self.source.next() => match event? {
-                        Event::Restarted => self.restarts += 1,
-                        Event::Gap(gap) => self.gaps.push(gap),
-                        _ => {}
-                    },
+                    event = self.source.next() => {
+                        let event = event?;
+                        if event == Event::Restarted {
+                            self.kept.clear(); // nobody has acknowledged it: it comes again
+                        }
+                        let message = self.note(event);
+                        self.kept.extend(message);
+                    }
                 }
             }
         };
