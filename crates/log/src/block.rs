@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use walcast_change::{Change, Cursor, Shape};
-use walcast_pgoutput::{Lsn, RelationId};
+use walcast_pgoutput::{Lsn, RelationId, Xid};
 
 use crate::format::{BLOCK_HEADER_BYTES, HEADER_BYTES};
 use crate::record::{self, Transaction};
+use crate::segment::later;
 
 /// A block is closed when it is this large. What a reader must read at least.
 const BLOCK_BYTES: usize = 32 << 10;
@@ -27,6 +28,8 @@ pub(crate) struct Block {
     pub(crate) committed: Option<Lsn>,
     /// The shapes that stand in it, in the order of their numbers.
     pub(crate) shapes: Vec<Arc<Shape>>,
+    /// No transaction in it has a later number.
+    pub(crate) newest: Option<Xid>,
 }
 
 /// When segments are closed.
@@ -46,6 +49,8 @@ pub(crate) struct Builder {
     rolls: bool,
     new_shapes: Vec<Arc<Shape>>,
     transaction: Option<Transaction>,
+    /// The latest number of a transaction in `bytes`.
+    newest: Option<Xid>,
     /// As it was after the last commit in `bytes`.
     mark: Option<Mark>,
     sealed: Vec<Block>,
@@ -81,6 +86,7 @@ impl Builder {
             rolls: false,
             new_shapes: Vec::new(),
             transaction: None,
+            newest: None,
             mark: None,
             sealed: Vec::new(),
             sealed_bytes: 0,
@@ -110,6 +116,7 @@ impl Builder {
         let here = Transaction::before(change);
         if self.transaction != Some(here) {
             record::put_transaction(&here, &mut self.bytes);
+            self.newest = later(self.newest, Some(here.xid));
         }
         record::put_change(change, shape, &mut self.bytes);
         self.transaction = Some(Transaction {
@@ -190,6 +197,7 @@ impl Builder {
             rest = Some((tail, shapes.split_off(mark.shapes)));
         }
         let rolls = std::mem::take(&mut self.rolls);
+        let newest = self.newest.take();
         let last = mark.map_or(self.last, |mark| mark.last);
         self.push_sealed(Block {
             bytes,
@@ -197,6 +205,7 @@ impl Builder {
             last,
             committed: mark.map(|_| self.committed),
             shapes,
+            newest,
         });
         if let Some((bytes, shapes)) = rest {
             self.push_sealed(Block {
@@ -205,6 +214,7 @@ impl Builder {
                 last: self.last,
                 committed: None,
                 shapes,
+                newest,
             });
         }
         self.transaction = None;

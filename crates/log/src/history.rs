@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use walcast_change::{Cursor, Epoch, Position};
-use walcast_pgoutput::Lsn;
+use walcast_pgoutput::{Lsn, Xid};
 
 use crate::segment::Segment;
 use crate::{ReadError, Reader};
@@ -56,6 +56,12 @@ impl History {
         }
         self.shared.segment_for(position.cursor)?;
         Ok(Reader::new(self.shared.clone(), position))
+    }
+
+    /// A reader of at least every transaction whose number is `xid` or a later one. What it leaves out
+    /// are the segments before the first that has such a one.
+    pub fn reader_since(&self, xid: Xid) -> Reader {
+        Reader::new(self.shared.clone(), self.shared.before(xid))
     }
 
     /// The last change that a reader can read. Its cursor is all zero in a log without any.
@@ -119,6 +125,18 @@ impl Shared {
             .map_or(Cursor::default(), |segment| segment.header.after);
         Position {
             cursor,
+            epoch: written.epoch,
+        }
+    }
+
+    /// A place before everything that has this number or a later one.
+    fn before(&self, xid: Xid) -> Position {
+        let written = *self.written.borrow();
+        let segments = self.segments.read();
+        let mut segments = segments.iter();
+        let first = segments.find(|segment| segment.reaches(xid));
+        Position {
+            cursor: first.map_or(written.cursor, |segment| segment.header.after),
             epoch: written.epoch,
         }
     }

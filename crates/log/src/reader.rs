@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use walcast_change::{Change, Cursor, Position, Shape};
+use walcast_pgoutput::Xid;
 
 use crate::ReadError;
 use crate::error::Damaged;
 use crate::format::{BLOCK_HEADER_BYTES, HEADER_BYTES};
 use crate::history::Shared;
-use crate::record::{Item, Walk};
+use crate::record::{Item, RawChange, Walk};
 use crate::segment::{BlockError, Blocks, Segment};
 
 /// The most that one call reads when nobody wants what it finds.
@@ -77,7 +78,31 @@ impl Reader {
         &mut self,
         bytes_max: usize,
         changes_max: usize,
-        wanted: impl FnMut(&Arc<Shape>) -> bool,
+        mut wanted: impl FnMut(&Arc<Shape>) -> bool,
+    ) -> Result<Batch, ReadError> {
+        let mut decided: Option<(Arc<Shape>, bool)> = None;
+        self.gather(bytes_max, changes_max, |_, shape| match &decided {
+            Some((of, wanted)) if Arc::ptr_eq(of, shape) => *wanted,
+            _ => decided.insert((shape.clone(), wanted(shape))).1,
+        })
+    }
+
+    /// Tells `each` the transaction of every change in the next 4 MiB, without looking at the rows;
+    /// whether that was all that is written. Blocks on the disk.
+    pub fn next_transactions(&mut self, mut each: impl FnMut(Xid)) -> Result<bool, ReadError> {
+        let none = |raw: &RawChange, _: &Arc<Shape>| {
+            each(raw.xid);
+            false
+        };
+        let batch = self.gather(PIECE_BYTES_MAX, 1, none)?;
+        Ok(batch.at_end)
+    }
+
+    fn gather(
+        &mut self,
+        bytes_max: usize,
+        changes_max: usize,
+        wanted: impl FnMut(&RawChange, &Arc<Shape>) -> bool,
     ) -> Result<Batch, ReadError> {
         let epoch = self.shared.epoch();
         if epoch != self.position.epoch {
@@ -126,7 +151,7 @@ fn read_on<F>(
     piece_bytes: usize,
 ) -> Result<bool, ReadError>
 where
-    F: FnMut(&Arc<Shape>) -> bool,
+    F: FnMut(&RawChange, &Arc<Shape>) -> bool,
 {
     let mut scanned = 0;
     loop {
@@ -157,14 +182,13 @@ where
     }
 }
 
-impl<F: FnMut(&Arc<Shape>) -> bool> Gather<'_, F> {
+impl<F: FnMut(&RawChange, &Arc<Shape>) -> bool> Gather<'_, F> {
     fn is_full(&self) -> bool {
         self.changes.len() >= self.changes_max
     }
 
     /// Takes what is wanted of a block; `false` if there was no room for all of it.
     fn block(&mut self, body: Bytes, shapes: &[Arc<Shape>]) -> Result<bool, Damaged> {
-        let mut decided: Option<(u32, bool)> = None;
         let mut walk = Walk::new(body);
         while let Some(item) = walk.next()? {
             let Item::Change(raw) = item else { continue };
@@ -173,12 +197,7 @@ impl<F: FnMut(&Arc<Shape>) -> bool> Gather<'_, F> {
             }
             let cursor = raw.cursor;
             let shape = shapes.get(raw.shape as usize).ok_or(Damaged)?;
-            let wanted = match decided {
-                Some((number, wanted)) if number == raw.shape => wanted,
-                _ => (self.wanted)(shape),
-            };
-            decided = Some((raw.shape, wanted));
-            if wanted && !self.take(raw.decode(shape)?) {
+            if (self.wanted)(&raw, shape) && !self.take(raw.decode(shape)?) {
                 return Ok(false);
             }
             *self.after = cursor;

@@ -134,7 +134,7 @@ pub(crate) struct RawChange {
     pub(crate) cursor: Cursor,
     pub(crate) shape: u32,
     commit_time: PgTime,
-    xid: Xid,
+    pub(crate) xid: Xid,
     kind: u8,
     body: Bytes,
 }

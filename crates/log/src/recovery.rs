@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use walcast_change::{Cursor, Epoch, Shape};
@@ -27,9 +27,11 @@ use walcast_pgoutput::Lsn;
 use crate::error::Damaged;
 use crate::format::{BLOCK_HEADER_BYTES, HEADER_BYTES, Header};
 use crate::record::{Item, Walk};
-use crate::segment::{BlockError, Blocks, Mark, Segment, State, Summary, parse_file_name};
+use crate::segment::{BlockError, Blocks, Mark, Segment, State, Summary, later, parse_file_name};
 
 const PIECE_BYTES: usize = 1 << 20;
+/// Between two words about how far it is: a disk may be slow.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What is left of an epoch.
 #[derive(Debug, Default)]
@@ -56,9 +58,15 @@ pub(crate) fn recover(directory: &Path, epoch: Option<Epoch>) -> io::Result<Reco
     let mut shapes = HashMap::new();
     let mut found: Vec<Scanned> = Vec::new();
     let files = segment_files(directory, epoch)?;
-    let newest = files.len().saturating_sub(1);
+    let segments = files.len();
+    let newest = segments.saturating_sub(1);
+    let mut told = Instant::now();
     for (nth, (sequence, path)) in files.into_iter().enumerate() {
         let scanned = scan(&path, &mut shapes)?;
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            tracing::info!(done = nth + 1, segments, "reading the log of changes");
+        }
         match scanned {
             Some(scanned)
                 if scanned.header.sequence == sequence && Some(scanned.header.epoch) == epoch =>
@@ -163,6 +171,7 @@ fn summary(
         last: before.last,
         committed: None,
         shapes: Vec::new(),
+        newest: None,
     };
     let mut ends_with_commit = true;
     let mut walk = Walk::new(body);
@@ -177,6 +186,7 @@ fn summary(
                 if change.cursor > block.last && (change.shape as usize) < shapes =>
             {
                 block.last = change.cursor;
+                block.newest = later(block.newest, Some(change.xid));
             }
             Item::Commit { end_lsn } => block.committed = Some(end_lsn),
             Item::Shape { .. } | Item::Change(_) => return Err(Damaged),

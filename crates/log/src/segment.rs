@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use walcast_change::{Cursor, Epoch, Shape};
-use walcast_pgoutput::Lsn;
+use walcast_pgoutput::{Lsn, Xid};
 
 use crate::format::{BLOCK_HEADER_BYTES, HEADER_BYTES, Header, parse_block_header};
 
@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) committed: Lsn,
     /// By their numbers. Replaced when one is added, so that readers can hold on to it.
     pub(crate) shapes: Arc<[Arc<Shape>]>,
+    /// No transaction in it has a later number.
+    newest: Option<Xid>,
     index: Vec<Entry>,
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Summary {
     pub(crate) last: Cursor,
     pub(crate) committed: Option<Lsn>,
     pub(crate) shapes: Vec<Arc<Shape>>,
+    /// No transaction in it has a later number.
+    pub(crate) newest: Option<Xid>,
 }
 
 impl State {
@@ -78,6 +82,7 @@ impl State {
             last: header.after,
             committed: header.committed,
             shapes: Arc::new([]),
+            newest: None,
             index: Vec::new(),
         }
     }
@@ -94,6 +99,7 @@ impl State {
         self.len += block.bytes;
         self.last = block.last;
         self.committed = block.committed.unwrap_or(self.committed);
+        self.newest = later(self.newest, block.newest);
         if !block.shapes.is_empty() {
             self.shapes = self.shapes.iter().chain(&block.shapes).cloned().collect();
         }
@@ -117,6 +123,7 @@ impl State {
             last: mark.last,
             committed: mark.committed,
             shapes: mark.shapes,
+            newest: self.newest,
             index: self.index,
         }
     }
@@ -173,6 +180,12 @@ impl Segment {
         self.state.read().committed
     }
 
+    /// Whether it may have a transaction with this number or a later one.
+    pub(crate) fn reaches(&self, xid: Xid) -> bool {
+        let newest = self.state.read().newest;
+        newest.is_some_and(|newest| !is_before(newest, xid))
+    }
+
     /// How far readers may go, and the shapes up to there.
     pub(crate) fn readable(&self) -> (u64, Arc<[Arc<Shape>]>) {
         let state = self.state.read();
@@ -216,6 +229,19 @@ impl Segment {
             tracing::warn!(path = %self.path.display(), %error, "a segment of the log was not deleted");
         }
     }
+}
+
+/// The later of two numbers of transactions.
+pub(crate) fn later(one: Option<Xid>, other: Option<Xid>) -> Option<Xid> {
+    match (one, other) {
+        (Some(one), Some(other)) if is_before(one, other) => Some(other),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The numbers wrap around: of two, the later one is less than half a circle ahead.
+fn is_before(one: Xid, other: Xid) -> bool {
+    one.0.wrapping_sub(other.0).cast_signed() < 0
 }
 
 /// `5f3c9a12-0000000000000001.segment`

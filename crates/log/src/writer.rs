@@ -209,6 +209,7 @@ impl Writer {
             last: block.last,
             committed: block.committed,
             shapes: block.shapes,
+            newest: block.newest,
         };
         let written = self.write_at(&bytes, offset);
         self.unsynced.bytes += bytes.len();

@@ -10,11 +10,12 @@
 //!    rows would be missing for ever.
 //!
 //! So what the log has is looked through at the start for transactions that are not visible, and
-//! until that is done snapshots wait. Out of sight is a commit that has waited for its standby for
+//! until that is done snapshots wait. What committed before the oldest transaction of now began is
+//! visible, so that mostly the end of the log is all that is read. Out of sight is a commit that has waited for its standby for
 //! longer than the log is kept, or whose log was thrown away meanwhile.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,8 +31,8 @@ use crate::recent::Recent;
 /// Between two tries to ask Postgres.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// Row values of the log that are held at the same time.
-const PIECE_BYTES: usize = 1 << 20;
+/// Between two words about how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// A log that is damaged or cut off in many places is not looked through for ever.
 const BEGINNINGS_MAX: usize = 64;
 
@@ -66,7 +67,8 @@ pub(crate) async fn keep_watch(
     stop.run_until_cancelled(watching).await;
 }
 
-/// The transactions up to `end` that `seen` does not see. Reads the whole log.
+/// The transactions up to `end` that `seen` does not see. Reads the log from the first segment on that
+/// may have one: what is in it has committed since the oldest transaction of now began.
 fn doubtful(history: &History, end: Cursor, seen: &PgSnapshot) -> Vec<Xid> {
     let mut doubtful = Vec::new();
     for _ in 0..BEGINNINGS_MAX {
@@ -87,18 +89,23 @@ fn read_through(
     seen: &PgSnapshot,
     doubtful: &mut Vec<Xid>,
 ) -> Result<(), ReadError> {
-    let mut reader = history.reader_after(history.oldest())?;
+    let mut reader = history.reader_since(seen.oldest());
     let mut last = None;
+    let mut told = Instant::now();
     while reader.position().cursor < end {
-        let batch = reader.next_batch(PIECE_BYTES, usize::MAX, |_| true)?;
-        for change in &batch.changes {
-            let known = last.replace(change.xid) == Some(change.xid);
-            if !known && !seen.sees(change.xid) && !doubtful.contains(&change.xid) {
-                doubtful.push(change.xid);
+        let at_end = reader.next_transactions(|xid| {
+            let known = last.replace(xid) == Some(xid);
+            if !known && !seen.sees(xid) && !doubtful.contains(&xid) {
+                doubtful.push(xid);
             }
-        }
-        if batch.at_end {
+        })?;
+        if at_end {
             break;
+        }
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            let at = reader.position();
+            info!(%at, %end, "looking through the log for transactions that are not visible yet; snapshots wait");
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Many readers beside a writer, and what a batch holds.
 
+use walcast_pgoutput::Xid;
+
 use super::stream::{Op, Stream, Transaction, print};
 use super::*;
 
@@ -128,4 +130,43 @@ async fn one_change_may_be_larger_than_everything() {
     close(log).await;
     let (log, _) = open(&config);
     assert_eq!(read_all(&log.history()), printed(&transactions));
+}
+
+/// Numbers wrap around, and who began early may commit late.
+#[tokio::test]
+async fn transactions_since_one_are_told_without_most_of_those_before() {
+    let directory = directory();
+    let mut config = config(directory.path());
+    config.segment_bytes = 20_000;
+    let number = |nth: u32| Xid((u32::MAX - 100).wrapping_add(nth));
+    let mut transactions = Stream::new().inserts(200, 5, 300);
+    let mut began = Vec::new();
+    for (nth, transaction) in (0..).zip(&mut transactions) {
+        let late = nth % 10 == 9;
+        began.push(if late { nth - nth.min(50) } else { nth });
+        let changes = transaction.changes.iter_mut();
+        changes.for_each(|change| change.xid = number(began[nth as usize]));
+    }
+    let (mut log, _) = open(&config);
+    append(&mut log, &transactions).await;
+    log.sync().await.expect("a disk that works");
+    for life in ["as it was written", "as it was found"] {
+        let history = log.history();
+        for (since, told_max) in [(0, 200), (60, 160), (120, 100), (198, 20), (300, 0)] {
+            let mut reader = history.reader_since(number(since));
+            let mut told = Vec::new();
+            while !reader
+                .next_transactions(|xid| told.push(xid))
+                .expect("whole")
+            {}
+            let wanted = began.iter().filter(|nth| **nth >= since);
+            for nth in wanted {
+                assert!(told.contains(&number(*nth)), "{life}: {nth} of {since}");
+            }
+            told.dedup();
+            assert!(told.len() <= told_max, "{life}: {} of {since}", told.len());
+        }
+        close(log).await;
+        log = open(&config).0;
+    }
 }
