@@ -31,7 +31,8 @@ async fn nothing_is_left_and_nothing_is_judged() -> Result<()> {
         Ending::Expires,
         Ending::ReadsNothing,
     ]) {
-        let mut socket = stage.connect_with_token(&ending.token()).await?;
+        let address = format!("/realtime?token={}", ending.token());
+        let mut socket = Socket::connect_narrow(&stage.walcast.websocket(&address)).await?;
         for fields in [
             json!({ "channel": "table:todos" }),
             json!({ "channel": "table:notes" }),
@@ -72,7 +73,7 @@ fn request(mut fields: Value) -> Result<Value> {
 impl Ending {
     fn token(self) -> String {
         match self {
-            Ending::Expires => token(ALICE, "authenticated", 5),
+            Ending::Expires => token(ALICE, "authenticated", 10),
             _ => token_with(json!({ "sub": ALICE, "role": "authenticated", "exp": now() + 3600 })),
         }
     }
