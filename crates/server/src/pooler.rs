@@ -55,7 +55,7 @@ mod tests {
     async fn answer(mut socket: TcpStream, session: &str) -> std::io::Result<()> {
         let mut ignored = [0; 4096];
         let ready = b"Z\0\0\0\x05I";
-        socket.read(&mut ignored).await?;
+        let _ = socket.read(&mut ignored).await?;
         socket.write_all(b"R\0\0\0\x08\0\0\0\0").await?;
         socket.write_all(ready).await?;
         while socket.read(&mut ignored).await? > 0 {
