@@ -163,7 +163,7 @@ fn bare_file(changes: &[Change], batches: usize) -> Result<f64> {
 }
 
 /// Inserts into the stage's table, as the stream has them: one transaction of [`BATCH`].
-async fn changes(stage: &Stage) -> Result<Vec<Change>> {
+pub(crate) async fn changes(stage: &Stage) -> Result<Vec<Change>> {
     let (_, sql) = stage.database().await?;
     create_slot(&sql, "log_changes").await?;
     sql.batch_execute(&insert(PLAIN, 0, BATCH, 1000)).await?;
@@ -182,12 +182,12 @@ async fn changes(stage: &Stage) -> Result<Vec<Change>> {
 }
 
 /// Beside the folders that the servers of the benches keep their logs in. Removed on drop.
-struct Folder {
-    path: PathBuf,
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
 }
 
 impl Folder {
-    fn new() -> Result<Folder> {
+    pub(crate) fn new() -> Result<Folder> {
         let path = std::env::temp_dir().join(format!("walcast-bench-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path); // of a process that had our id before
         std::fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;

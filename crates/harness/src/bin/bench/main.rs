@@ -20,6 +20,7 @@ mod rls;
 mod samples;
 mod snapshot;
 mod stage;
+mod start;
 mod supabase;
 mod times;
 mod wire;
@@ -71,7 +72,7 @@ enum Bench {
     Resume,
     /// The rows of a table to one subscriber, beside COPY
     Snapshot,
-    /// The first event after kill -9, and after a restart of Postgres
+    /// The first event after kill -9, and after a restart of Postgres; a start beside a full log
     Recovery,
     /// Broadcast to a thousand subscribers; joins; both dialects
     Channels,

@@ -16,6 +16,7 @@ use crate::frames::record_id;
 use crate::report::{Goal, Report, progress};
 use crate::samples::Samples;
 use crate::stage::{PLAIN, Stage, insert, token};
+use crate::start;
 
 /// One recovery may take so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,7 +44,7 @@ pub(crate) async fn run(stage: &Stage, options: &Options, report: &mut Report) -
         let back = restarts(stage, times, mode).await.context(case)?;
         tell(case, back, 3.0, report);
     }
-    Ok(())
+    start::run(stage, options, report).await
 }
 
 fn tell(case: &str, times: Vec<Duration>, goal: f64, report: &mut Report) {
