@@ -5,6 +5,15 @@ cd "$(dirname "$0")/../.."
 . integration/setup/install.sh
 
 SOAK_SECONDS=${SOAK_SECONDS:-15}
+# The same dice each time: a change is judged by what it changes. Others: WALCAST_SEED=$RANDOM make test,
+# a plain cargo test, make prove, make faults. The Rust tests alone get them: walcast takes no variable
+# that it doesn't know.
+SEEDS=(
+    WALCAST_SEED="${WALCAST_SEED:-1}"
+    WALCAST_TEST_SEED="${WALCAST_TEST_SEED:-1}"
+    WALCAST_FAULTS_SEED="${WALCAST_FAULTS_SEED:-1}"
+)
+unset WALCAST_SEED WALCAST_TEST_SEED WALCAST_FAULTS_SEED
 
 main() {
     # One test opens a thousand sockets, and the soft limit of many systems is 1024.
@@ -34,11 +43,8 @@ step() {
     "$@"
 }
 
-# The same dice each time: a change is judged by what it changes. Others: WALCAST_SEED=$RANDOM make test,
-# a plain cargo test, make prove, make faults. For these alone: walcast takes no variable that it doesn't know.
 rust_tests() {
-    WALCAST_SEED=${WALCAST_SEED:-1} WALCAST_TEST_SEED=${WALCAST_TEST_SEED:-1} \
-        WALCAST_FAULTS_SEED=${WALCAST_FAULTS_SEED:-1} cargo test --workspace --quiet
+    env "${SEEDS[@]}" cargo test --workspace --quiet
 }
 
 # 3: there is no Python 2.7, and it has said so.
