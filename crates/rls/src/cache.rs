@@ -20,6 +20,7 @@ use crate::policy::combine;
 use crate::projection::Projection;
 use crate::role;
 use crate::rules::{Rules, Standing, Study};
+use crate::settled;
 use crate::vocabulary;
 
 type Pair = (u32, Arc<str>);
@@ -276,7 +277,7 @@ async fn look_ahead(
     if role::check_name(role, config).is_err() {
         return Ok((None, true)); // refused without a look, and Postgres may not even take the name
     }
-    let settled = catalogue::is_settled(&lane.client, relation);
+    let settled = settled::is_settled(&lane.client, relation);
     try_join(lane.digest(relation, role), settled).await
 }
 

@@ -1,6 +1,5 @@
 //! What Postgres's catalogue says of a table and a role, read with an empty `search_path`.
 
-use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::names::Names;
@@ -203,18 +202,6 @@ pub(crate) async fn read(
     row.as_ref().map(facts).transpose()
 }
 
-/// Whether nobody is altering the table. A commit can be seen in the catalogue a moment before other
-/// sessions are told to forget their copies of it, and until then they may parse a policy, or a row,
-/// by the table as it was. The lock is given back after they have been told.
-pub(crate) async fn is_settled(client: &Client, relation: u32) -> Result<bool, Error> {
-    let sql = "SELECT NOT EXISTS (
-         SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
-          WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'relation' AND l.relation = $1
-            AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid())";
-    let row = client.query_typed(sql, &[(&relation, Type::OID)]).await?;
-    row.first().map_or(Ok(false), |row| row.try_get(0))
-}
-
 fn facts(row: &Row) -> Result<Facts, Error> {
     let numbers: Vec<i16> = optional(row, 9)?;
     let names: Vec<String> = optional(row, 10)?;
@@ -304,73 +291,4 @@ pub(crate) async fn is_shadowed(
         .query_one(sql, &[&functions, &operators, &schemas])
         .await?
         .try_get(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use anyhow::Result;
-    use walcast_harness::{Postgres, eventually};
-
-    use super::*;
-
-    /// What others do with the table, and whether it counts as settled then.
-    #[tokio::test]
-    async fn a_table_is_settled_unless_somebody_may_be_altering_it() -> Result<()> {
-        let postgres = Postgres::shared().await;
-        let database = postgres.create_database().await?;
-        let own = postgres.connect("postgres", &database).await?;
-        let other = postgres.connect("postgres", &database).await?;
-        own.batch_execute("CREATE TABLE docs (a int, b int); CREATE TABLE others (a int)")
-            .await?;
-        let sql = "SELECT 'docs'::regclass::oid";
-        let relation: u32 = own.query_one(sql, &[]).await?.try_get(0)?;
-        for (sql, settled) in [
-            ("SELECT 1", true),
-            // Open, and then over: the lock goes after everybody has been told.
-            ("BEGIN; ALTER TABLE docs RENAME a TO c", false),
-            ("COMMIT", true),
-            ("BEGIN; CREATE POLICY p ON docs", false),
-            ("ROLLBACK", true),
-            // Nobody can tell a lock for its own sake from one that goes with DDL.
-            ("BEGIN; LOCK TABLE docs IN ACCESS EXCLUSIVE MODE", false),
-            ("ROLLBACK", true),
-            // Who reads and writes rows alters nothing.
-            ("BEGIN; SELECT FROM docs; INSERT INTO docs VALUES (1)", true),
-            ("LOCK TABLE docs IN EXCLUSIVE MODE", true),
-            ("ROLLBACK; BEGIN; ALTER TABLE others ADD b int", true),
-            ("ROLLBACK", true),
-        ] {
-            other.batch_execute(sql).await?;
-            assert_eq!(is_settled(&own, relation).await?, settled, "after {sql}");
-        }
-        own.batch_execute("BEGIN; ALTER TABLE docs ADD d int")
-            .await?;
-        assert!(is_settled(&own, relation).await?, "altered by itself");
-        own.batch_execute("ROLLBACK").await?;
-        who_waits_alters_nothing_yet(&own, other, relation).await
-    }
-
-    async fn who_waits_alters_nothing_yet(
-        own: &Client,
-        other: Client,
-        relation: u32,
-    ) -> Result<()> {
-        own.batch_execute("BEGIN; SELECT FROM docs").await?;
-        let altering =
-            tokio::spawn(async move { other.batch_execute("ALTER TABLE docs ADD d int").await });
-        let sql = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-                    WHERE l.relation = 'docs'::regclass AND NOT l.granted";
-        eventually(Duration::from_secs(10), async || {
-            let waiting = own.query(sql, &[]).await.ok()?;
-            (!waiting.is_empty()).then_some(())
-        })
-        .await?;
-        assert!(is_settled(own, relation).await?, "somebody waits");
-        own.batch_execute("COMMIT").await?;
-        altering.await??;
-        assert!(is_settled(own, relation).await?, "nobody waits any more");
-        Ok(())
-    }
 }

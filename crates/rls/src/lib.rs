@@ -56,6 +56,7 @@ mod run;
 mod search_path;
 mod session;
 mod set;
+mod settled;
 mod snapshot;
 mod sweep;
 mod unit;

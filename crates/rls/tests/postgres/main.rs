@@ -16,4 +16,5 @@ mod rig;
 mod roles;
 mod search_path;
 mod sweep;
+mod told;
 mod usage;
