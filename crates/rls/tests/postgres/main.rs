@@ -10,6 +10,7 @@ mod key;
 mod literal;
 mod migrations;
 mod open;
+mod order;
 mod poison;
 mod race;
 mod rig;
