@@ -20,7 +20,7 @@ use crate::policy::combine;
 use crate::projection::Projection;
 use crate::role;
 use crate::rules::{Rules, Standing, Study};
-use crate::settled;
+use crate::settled::{self, Settled};
 use crate::vocabulary;
 
 type Pair = (u32, Arc<str>);
@@ -114,37 +114,42 @@ impl Cache {
     }
 
     /// Reads what the catalogue says of a table and a role; again, for a moment, while the table is
-    /// being altered. If it still is then, the rules are for now only.
+    /// being altered. If it still is then, the rules are for now only. `None`: what was read is not of
+    /// one time.
     ///
-    /// Whether the table is being altered is asked between two digests, the second of which comes with
-    /// the rules. Are they the same, then whatever the rules show of the table was there at the first;
-    /// who had altered it was through when nobody held it any more; and so this session had been told
-    /// before it read the rules. Asked after them only, it would say nothing about the moment when they
-    /// were read, and policies printed by the table as it was would have the digest of it as it is.
+    /// What others are doing is asked between two digests, the second of which comes with the rules.
+    /// Are they the same, then whatever the rules show was there at the first; and if everybody had
+    /// been told of that, so had this session before it read the rules. Asked after them only, it
+    /// would say nothing about the moment when they were read, and policies printed by the table as it
+    /// was would have the digest of it as it is.
     pub(crate) async fn load(
         &self,
         lane: &Lane,
         config: &CheckConfig,
         relation: u32,
         role: &Arc<str>,
-    ) -> Result<Arc<Rules>, Error> {
+    ) -> Result<Option<Arc<Rules>>, Error> {
         let mut pauses = SETTLING.into_iter();
         loop {
             let read_at = Instant::now();
             let (digest, settled) = look_ahead(lane, config, relation, role).await?;
             let mut rules = self.read(lane, config, relation, role).await?;
-            rules.settled = settled && rules.is_of(digest.as_deref());
+            let whole = settled.told && rules.is_of(digest.as_deref());
+            rules.settled = whole && settled.table;
             let pause = pauses.next().filter(|_| !rules.settled);
             if let Some(pause) = pause {
                 sleep(pause).await;
                 continue;
+            }
+            if !whole {
+                return Ok(None);
             }
             log(&rules);
             let rules = Arc::new(rules);
             if rules.settled {
                 self.insert(rules.clone(), read_at);
             }
-            return Ok(rules);
+            return Ok(Some(rules));
         }
     }
 
@@ -222,7 +227,9 @@ impl Cache {
             .functions
             .values()
             .fold(String::new(), |all, one| all + " " + one);
-        let projection = self.projection(relation, role, facts, outline, &versions);
+        // With the text: one that was printed by what was there before is not to outlive its rules.
+        let versions_and_text = format!("{versions} {text}");
+        let projection = self.projection(relation, role, facts, outline, &versions_and_text);
         Ok(Study {
             functions: format!("{{{}}}", oids.join(",")),
             versions,
@@ -267,17 +274,22 @@ impl Cache {
     }
 }
 
-/// The digest, and then whether nobody is altering the table.
+/// The digest, and then what others are doing.
 async fn look_ahead(
     lane: &Lane,
     config: &CheckConfig,
     relation: u32,
     role: &str,
-) -> Result<(Option<String>, bool), Error> {
+) -> Result<(Option<String>, Settled), Error> {
     if role::check_name(role, config).is_err() {
-        return Ok((None, true)); // refused without a look, and Postgres may not even take the name
+        // Refused without a look, and Postgres may not even take the name.
+        let settled = Settled {
+            table: true,
+            told: true,
+        };
+        return Ok((None, settled));
     }
-    let settled = settled::is_settled(&lane.client, relation);
+    let settled = settled::settled(&lane.client, relation);
     try_join(lane.digest(relation, role), settled).await
 }
 

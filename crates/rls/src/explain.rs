@@ -72,22 +72,31 @@ pub async fn explain(
     let mut all = Vec::new();
     for role in roles {
         let role: Arc<str> = role.into();
-        let rules = cache.load(&lane, config, relation, &role).await?;
-        all.push(one(&mut lane, &rules).await);
+        all.push(match cache.load(&lane, config, relation, &role).await? {
+            Some(rules) => one(&mut lane, &rules).await,
+            None => Explanation {
+                reason: "the catalogue is being altered".to_owned(),
+                ..nothing(&role)
+            },
+        });
     }
     Ok(all)
 }
 
-async fn one(lane: &mut Lane, rules: &Rules) -> Explanation {
-    let mut found = Explanation {
-        role: rules.role.to_string(),
+fn nothing(role: &str) -> Explanation {
+    Explanation {
+        role: role.to_owned(),
         tier: "nobody",
         reason: String::new(),
         policies: None,
         claims: Vec::new(),
         statement: None,
         plan: Vec::new(),
-    };
+    }
+}
+
+async fn one(lane: &mut Lane, rules: &Rules) -> Explanation {
+    let mut found = nothing(&rules.role);
     let policies = match &rules.standing {
         Standing::Refused(refusal) => {
             found.reason = format!("the role is refused: {refusal}");

@@ -6,16 +6,24 @@ use walcast_pgoutput::Xid;
 
 use crate::snapshot::PgSnapshot;
 
-/// Whether nobody is altering the table, and everybody has been told of what was altered. A commit can
-/// be seen in the catalogue a moment before other sessions are told to forget their copies of it, and
-/// until then they may print a policy, or parse one, or a row, by what was there before. Whoever has
-/// committed gives its locks back after they have been told, and its own number is one of them: so
-/// who is seen to have ended and still holds that has not told everybody. That goes for tables, and for
-/// functions and types, which nobody locks.
+/// What others are doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// Nobody is altering the table.
+    pub(crate) table: bool,
+    /// Everybody has been told of what can be seen.
+    pub(crate) told: bool,
+}
+
+/// A commit can be seen in the catalogue a moment before other sessions are told to forget their copies
+/// of it, and until then they may print a policy, or parse one, or a row, by what was there before.
+/// Whoever has committed gives its locks back after they have been told, and its own number is one of
+/// them: so who is seen to have ended and still holds that has not told everybody. That goes for
+/// tables, and for functions and types, which nobody locks.
 ///
 /// Source: `CommitTransaction` in Postgres's own sources.
-pub(crate) async fn is_settled(client: &Client, relation: u32) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (
+pub(crate) async fn settled(client: &Client, relation: u32) -> Result<Settled, Error> {
+    let sql = "SELECT NOT EXISTS (
          SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
           WHERE d.datname = pg_catalog.current_database() AND l.locktype = 'relation' AND l.relation = $1
             AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()),
@@ -23,13 +31,15 @@ pub(crate) async fn is_settled(client: &Client, relation: u32) -> Result<bool, E
          ARRAY(SELECT pg_catalog.string_agg(l.transactionid::text, ',') FROM pg_catalog.pg_locks l
                 WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
                 GROUP BY l.virtualtransaction)";
-    let rows = client.query_typed(sql, &[(&relation, Type::OID)]).await?;
-    let Some(row) = rows.first() else {
-        return Ok(false);
-    };
-    let (altered, holders): (bool, Vec<String>) = (row.try_get(0)?, row.try_get(2)?);
+    let row = client
+        .query_typed_one(sql, &[(&relation, Type::OID)])
+        .await?;
+    let holders: Vec<String> = row.try_get(2)?;
     let snapshot = PgSnapshot::parse(row.try_get(1)?);
-    Ok(!altered && snapshot.is_some_and(|snapshot| all_run(&snapshot, &holders)))
+    Ok(Settled {
+        table: row.try_get(0)?,
+        told: snapshot.is_some_and(|snapshot| all_run(&snapshot, &holders)),
+    })
 }
 
 /// `holders`: the numbers of each transaction and its subtransactions. A snapshot does not name the
@@ -87,14 +97,17 @@ mod tests {
             other.batch_execute(sql).await?;
             // Others commit as well, and are not settled for a moment.
             let found = eventually(Duration::from_secs(10), async || {
-                let found = is_settled(&own, relation).await.ok()?;
-                (found == settled).then_some(())
+                let found = super::settled(&own, relation).await.ok()?;
+                (found.told && found.table == settled).then_some(())
             });
             found.await.with_context(|| format!("after {sql}"))?;
         }
         own.batch_execute("BEGIN; ALTER TABLE docs ADD d int")
             .await?;
-        assert!(is_settled(&own, relation).await?, "altered by itself");
+        assert!(
+            super::settled(&own, relation).await?.table,
+            "altered by itself"
+        );
         own.batch_execute("ROLLBACK").await?;
         who_waits_alters_nothing_yet(&own, other, relation).await
     }
@@ -136,10 +149,13 @@ mod tests {
             (!waiting.is_empty()).then_some(())
         })
         .await?;
-        assert!(is_settled(own, relation).await?, "somebody waits");
+        assert!(super::settled(own, relation).await?.table, "somebody waits");
         own.batch_execute("COMMIT").await?;
         altering.await??;
-        assert!(is_settled(own, relation).await?, "nobody waits any more");
+        assert!(
+            super::settled(own, relation).await?.table,
+            "nobody waits any more"
+        );
         Ok(())
     }
 }

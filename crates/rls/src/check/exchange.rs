@@ -112,7 +112,8 @@ impl PostgresCheck {
         let patience = self.config.statement_timeout * 2 + SILENCE;
         let loaded = self.cache.load(lane, &self.config, relation, role);
         match timeout(patience, loaded).await {
-            Ok(Ok(rules)) => Ok((rules, read_at)),
+            Ok(Ok(Some(rules))) => Ok((rules, read_at)),
+            Ok(Ok(None)) => Err(Again::Changed),
             Ok(Err(error)) => {
                 self.reporter.catalogue(&error);
                 Err(Again::Disconnected)
