@@ -19,7 +19,7 @@ pub(crate) struct Settled {
 /// of it, and until then they may print a policy, or parse one, or a row, by what was there before.
 /// Whoever has committed gives its locks back after they have been told, and its own number is one of
 /// them: so who is seen to have ended and still holds that has not told everybody. That goes for
-/// tables, and for functions and types, which nobody locks.
+/// tables, and for functions and types, which nobody locks. Other databases have none of these.
 ///
 /// Source: `CommitTransaction` in Postgres's own sources.
 pub(crate) async fn settled(client: &Client, relation: u32) -> Result<Settled, Error> {
@@ -29,7 +29,9 @@ pub(crate) async fn settled(client: &Client, relation: u32) -> Result<Settled, E
             AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()),
          pg_catalog.pg_current_snapshot()::text,
          ARRAY(SELECT pg_catalog.string_agg(l.transactionid::text, ',') FROM pg_catalog.pg_locks l
+                 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
                 WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+                  AND (a.datname IS NULL OR a.datname = pg_catalog.current_database())
                 GROUP BY l.virtualtransaction)";
     let row = client
         .query_typed_one(sql, &[(&relation, Type::OID)])
