@@ -1,5 +1,6 @@
 //! Postgres as the judge: a batch in, verdicts out.
 
+mod apart;
 mod attempt;
 mod exchange;
 
@@ -57,6 +58,22 @@ pub(crate) enum Again {
     Disconnected,
 }
 
+/// Why nobody tries any more.
+enum Given {
+    /// The catalogue changes each time.
+    Changing,
+    Up(&'static str),
+}
+
+impl Given {
+    fn kind(&self) -> &'static str {
+        match self {
+            Given::Changing => "changing",
+            Given::Up(kind) => kind,
+        }
+    }
+}
+
 /// What was tried for a batch so far.
 struct Tries {
     started: Instant,
@@ -111,58 +128,57 @@ impl PostgresCheck {
         self.counters.clone()
     }
 
-    async fn judge(&mut self, batch: &Batch) -> Answers {
+    /// `changes_max`: how often it is begun anew over a changed catalogue.
+    async fn judge_together(
+        &mut self,
+        batch: &Batch,
+        changes_max: usize,
+    ) -> Result<Answers, Given> {
         let mut tries = Tries::default();
         loop {
             match self.attempt_with(batch, &tries.unseen, &[]).await {
-                Ok(answers) => return answers,
+                Ok(answers) => return Ok(answers),
                 Err(again) => {
-                    if let Some(kind) = self.try_again(&mut tries, again, &batch.questions).await {
-                        let verdicts = batch
-                            .questions
-                            .iter()
-                            .map(|question| question.viewers.len());
-                        self.deny(verdicts.sum(), kind);
-                        return Answers::all(batch, Verdict::Unjudged);
-                    }
+                    self.try_again(&mut tries, again, &batch.questions, changes_max)
+                        .await?;
                 }
             }
         }
     }
 
-    async fn judge_sweep(
+    async fn sweep_together(
         &mut self,
         questions: &[Question],
         wants: &Wants<'_>,
-    ) -> Vec<Vec<Sighting>> {
+        changes_max: usize,
+    ) -> Result<Vec<Vec<Sighting>>, Given> {
         let mut tries = Tries::default();
         loop {
             match self.attempt_sweep(questions, wants, &tries.unseen).await {
-                Ok(found) => return found,
+                Ok(found) => return Ok(found),
                 Err(again) => {
-                    if let Some(kind) = self.try_again(&mut tries, again, questions).await {
-                        self.deny(questions.len(), kind);
-                        return self.roster.everybody(questions);
-                    }
+                    self.try_again(&mut tries, again, questions, changes_max)
+                        .await?;
                 }
             }
         }
     }
 
-    /// Waits for what is to be waited for. `Some`: why it is of no use.
+    /// Waits for what is to be waited for.
     async fn try_again(
         &mut self,
         tries: &mut Tries,
         again: Again,
         questions: &[Question],
-    ) -> Option<&'static str> {
+        changes_max: usize,
+    ) -> Result<(), Given> {
         match again {
             Again::Changed => {
                 self.counters.reload();
                 self.breaker.lock().reset();
                 tries.attempts += 1;
-                if tries.attempts >= ATTEMPTS_MAX {
-                    return Some("changing");
+                if tries.attempts >= changes_max {
+                    return Err(Given::Changing);
                 }
             }
             Again::Unseen(snapshot) if tries.started.elapsed() >= self.config.visibility_wait => {
@@ -175,11 +191,23 @@ impl PostgresCheck {
                 tries.pause = (tries.pause * 2).min(Duration::from_millis(50));
             }
             Again::Disconnected if tries.started.elapsed() >= self.config.reconnect_for => {
-                return Some("connection");
+                return Err(Given::Up("connection"));
             }
             Again::Disconnected => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-        None
+        Ok(())
+    }
+
+    fn unjudged(&self, batch: &Batch, kind: &'static str) -> Answers {
+        let questions = batch.questions.iter();
+        let verdicts = questions.map(|question| question.viewers.len());
+        self.deny(verdicts.sum(), kind);
+        Answers::all(batch, Verdict::Unjudged)
+    }
+
+    fn everybody_unjudged(&self, questions: &[Question], kind: &'static str) -> Vec<Vec<Sighting>> {
+        self.deny(questions.len(), kind);
+        self.roster.everybody(questions)
     }
 
     fn deny(&self, verdicts: usize, kind: &str) {

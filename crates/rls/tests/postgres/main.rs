@@ -1,6 +1,7 @@
 //! Verdicts against a real Postgres: each is compared with what a direct SELECT as the role finds.
 
 mod access;
+mod apart;
 mod cases;
 mod columns;
 mod explain;
