@@ -23,15 +23,27 @@ struct Link {
 
 impl Proxy {
     pub(crate) async fn to(postgres: u16) -> Result<Proxy> {
+        Proxy::over_tcp(Link::to(postgres), false).await
+    }
+
+    /// A connection pooler, as far as this goes: SQL passes, replication is refused in PgBouncer's words.
+    pub(crate) async fn pooler(postgres: u16) -> Result<Proxy> {
+        Proxy::over_tcp(Link::to(postgres), true).await
+    }
+
+    async fn over_tcp(link: Link, is_pooler: bool) -> Result<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let link = Link::to(postgres);
         let proxy = Proxy {
             port,
             link: link.clone(),
         };
         tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
+            while let Ok((mut near, _)) = listener.accept().await {
+                if is_pooler && asks_for_replication(&near).await {
+                    let _ = near.write_all(&refusal()).await;
+                    continue;
+                }
                 let (read, write) = near.into_split();
                 link.open(read, write).await;
             }
@@ -52,31 +64,6 @@ impl Proxy {
         };
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let (read, write) = near.into_split();
-                link.open(read, write).await;
-            }
-        });
-        Ok(proxy)
-    }
-
-    /// A connection pooler, as far as this goes: SQL passes, replication is refused in PgBouncer's words.
-    pub(crate) async fn pooler(postgres: u16) -> Result<Proxy> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let port = listener.local_addr()?.port();
-        let link = Link::to(postgres);
-        let proxy = Proxy {
-            port,
-            link: link.clone(),
-        };
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut startup = [0; 1024];
-                let length = near.peek(&mut startup).await.unwrap_or(0);
-                let mut words = startup[..length].split(|&byte| byte == 0);
-                if words.any(|word| word == b"replication") {
-                    let _ = near.write_all(&refusal()).await;
-                    continue;
-                }
                 let (read, write) = near.into_split();
                 link.open(read, write).await;
             }
@@ -123,6 +110,14 @@ impl Link {
         tokio::spawn(copy(near_read, far_write, forwarding(), from_us));
         tokio::spawn(copy(far_read, near_write, forwarding(), self.to_us.clone()));
     }
+}
+
+/// Looks at the first packet without taking it.
+async fn asks_for_replication(near: &TcpStream) -> bool {
+    let mut startup = [0; 1024];
+    let length = near.peek(&mut startup).await.unwrap_or(0);
+    let mut words = startup[..length].split(|&byte| byte == 0);
+    words.any(|word| word == b"replication")
 }
 
 /// An `ErrorResponse`.
