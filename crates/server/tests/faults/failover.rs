@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use walcast_harness::{Desk, Ledger, Load, Postgres, Proxy, StopMode, Weather, Writer, eventually};
 use walcast_pgoutput::Lsn;
 
+use crate::postgres::in_force;
 use crate::report::by_form;
 use crate::stage::{DEADLINE, DURABLE, OWNERS, SLOT, Stage, usual};
 
@@ -150,6 +151,7 @@ async fn b25_a_slot_that_fails_over() -> Result<()> {
         server.batch_execute(&set).await?;
         server.batch_execute("select pg_reload_conf()").await?;
     }
+    in_force(&stage).await?;
     let front = stage.move_behind_proxy().await?;
     stage.start().await?;
     stage.server().ready().await?;

@@ -151,14 +151,25 @@ async fn d45_a_snapshot_after_a_restart() -> Result<()> {
     Ok(())
 }
 
-/// ALTER SYSTEM refuses to run beside other statements.
+/// From when this returns, commits wait for the standby of this name. For nobody: `""`.
 async fn sync_names(stage: &Stage, names: &str) -> Result<()> {
+    // ALTER SYSTEM refuses to run beside other statements.
     stage
         .execute(&format!(
             "alter system set synchronous_standby_names = '{names}'"
         ))
         .await?;
-    stage.execute("select pg_reload_conf()").await
+    stage.execute("select pg_reload_conf()").await?;
+    in_force(stage).await
+}
+
+/// The checkpointer tells committing sessions whether they wait, and reads a changed setting when it
+/// is not busy with a checkpoint. It does so before it begins one, if the postmaster passed the
+/// signal on; and that comes before its next connection.
+pub(crate) async fn in_force(stage: &Stage) -> Result<()> {
+    let new = stage.postgres.connect("postgres", &stage.database).await?;
+    new.batch_execute("checkpoint").await?;
+    Ok(())
 }
 
 /// A stage whose server runs, and a standby behind a proxy that nobody waits for yet.
