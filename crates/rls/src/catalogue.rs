@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) whole_table: bool,
     /// In the order of their numbers, without dropped ones.
     pub(crate) columns: Vec<ColumnFacts>,
+    /// The highest number that a column has, or had when it was dropped.
+    pub(crate) last_number: i16,
     /// Numbers of the key's columns, each with its equality operator as SQL text.
     pub(crate) key: Vec<(i16, String)>,
     /// Those for SELECT or ALL that hold for this role, in the order of their names.
@@ -134,7 +136,7 @@ fn facts_sql() -> String {
            k.numbers, k.operators,
            p.permissive, p.quals, p.reads, p.reaches_out,
            {DIGEST},
-           has_table_privilege(r.oid, c.oid, 'SELECT'), p.folds, a.types, a.plain
+           has_table_privilege(r.oid, c.oid, 'SELECT'), p.folds, a.types, a.plain, c.relnatts
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          CROSS JOIN pg_roles r
          CROSS JOIN LATERAL (
@@ -253,6 +255,7 @@ fn facts(row: &Row) -> Result<Facts, Error> {
         digest: row.try_get(19)?,
         whole_table: row.try_get(20)?,
         folds: row.try_get(21)?,
+        last_number: row.try_get(24)?,
     })
 }
 

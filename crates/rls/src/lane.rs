@@ -344,8 +344,10 @@ impl Lane {
             self.client.batch_execute("ROLLBACK"),
         )
         .await;
-        if let Some(snapshot) = set.as_ref().ok().and_then(|row| lacks(row, xids)) {
-            return Outcome::Unseen(snapshot);
+        match set.as_ref().map(|row| lacks(row, xids)) {
+            Ok(Ok(Some(snapshot))) => return Outcome::Unseen(snapshot),
+            Ok(Err(failure)) => return Outcome::Failed(failure),
+            Ok(Ok(None)) | Err(_) => {}
         }
         let verdicts = begun.and(set.map(drop)).and(found).and_then(|found| {
             let kept: Option<bool> = kept?.try_get(0)?;
@@ -379,14 +381,17 @@ fn not_set_up(error: Error) -> ConnectError {
     }
 }
 
-/// The snapshot in a row of [`SETTINGS`], where it does not see all of these.
-pub(crate) fn lacks(row: &Row, xids: &HashSet<Xid>) -> Option<PgSnapshot> {
+/// The snapshot in a row of [`SETTINGS`], where it does not see all of these. Errors: a session that
+/// does not say what it sees is of no use.
+pub(crate) fn lacks(row: &Row, xids: &HashSet<Xid>) -> Result<Option<PgSnapshot>, Failure> {
     if xids.is_empty() {
-        return None;
+        return Ok(None);
     }
-    let text: &str = row.try_get(SNAPSHOT).ok()?;
-    let snapshot = PgSnapshot::parse(text)?;
-    (!xids.iter().all(|xid| snapshot.sees(*xid))).then_some(snapshot)
+    let text: Option<&str> = row.try_get(SNAPSHOT).ok();
+    let snapshot = text
+        .and_then(PgSnapshot::parse)
+        .ok_or(Failure::Disconnected)?;
+    Ok((!xids.iter().all(|xid| snapshot.sees(*xid))).then_some(snapshot))
 }
 
 fn numbers(rows: &[Row]) -> Result<Vec<i32>, Error> {

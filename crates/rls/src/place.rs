@@ -1,64 +1,81 @@
 //! Which columns of a row are which of the table's: the stream knows both by name only.
 //!
 //! A row may be older than the rules that judge it, and names can be given to other columns. Columns
-//! themselves never change their order, and new ones come last. So names that stand in another order,
-//! or further back than there were columns in front of them, mean others than they did: what a row has
-//! under such a name is not known to be the table's.
+//! themselves never change their order, new ones come last, and dropped ones keep their numbers. So
+//! names that stand in another order, further back than there are columns in front of them now, or
+//! further to the front than there ever were, mean others than they did: what a row has under such a
+//! name is not known to be the table's.
 
 /// A column of the table as it is now.
 pub(crate) struct Named<'n> {
     pub(crate) name: &'n str,
-    /// Computed by Postgres, and so not in the stream.
+    /// Counts from 1, with the dropped ones.
+    pub(crate) number: i16,
+    /// Computed by Postgres, and so mostly not in the stream.
     pub(crate) generated: bool,
 }
 
-/// For each column of the table its place in a row with these names.
+/// For each column of the table its place in a row with these names. `last`: the highest number that
+/// a column of the table has had.
 pub(crate) fn places<'n>(
     table: impl Iterator<Item = Named<'n>>,
+    last: i16,
     row: &[&str],
 ) -> Vec<Option<usize>> {
-    let (mut places, mut in_front) = (Vec::new(), Vec::new());
-    let mut count = 0;
+    let mut columns = Vec::new();
+    let mut live = 0;
     for column in table {
-        places.push(row.iter().position(|name| *name == column.name));
-        in_front.push(count);
-        count += usize::from(!column.generated);
+        let place = row.iter().position(|name| *name == column.name);
+        columns.push((place, column.number, live));
+        live += usize::from(!column.generated);
     }
+    let places: Vec<_> = columns.iter().map(|(place, ..)| *place).collect();
     // Else the row may lack columns because the publication leaves them out.
     let is_older = (0..row.len()).any(|place| !places.contains(&Some(place)));
-    let known = places.iter().enumerate().map(|(at, place)| {
+    let known = columns.iter().enumerate().map(|(at, (place, number, live))| {
         let (earlier, later) = places.split_at(at);
         place.filter(|place| {
             let in_order = earlier.iter().flatten().all(|other| other < place)
                 && later.iter().flatten().all(|other| other >= place);
-            let moved_back = is_older && in_front.get(at).is_some_and(|count| place < count);
-            in_order && !moved_back
+            let (in_front, behind) = (count(number - 1), count(last - number));
+            let fits = *place <= in_front && row.len() - 1 - place <= behind;
+            let moved_back = is_older && place < live;
+            in_order && fits && !moved_back
         })
     });
     known.collect()
+}
+
+fn count(columns: i16) -> usize {
+    usize::try_from(columns).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Columns are letters; `=` in front of one: it is generated. `expected`: those known, as they
-    /// stand in the table; `.`: not known.
+    /// Columns are letters; `=` in front of one: it is generated; `-`: one was dropped here.
+    /// `expected`: those known, as they stand in the table; `.`: not known.
     #[test]
     fn names_that_may_mean_another_column_are_not_known() {
         let check = |row: &str, table: &str, expected: &str| {
             let names: Vec<&str> = row.split("").filter(|name| !name.is_empty()).collect();
-            let (mut columns, mut generated) = (Vec::new(), false);
+            let (mut columns, mut generated, mut last) = (Vec::new(), false, 0);
             for name in table.split("").filter(|name| !name.is_empty()) {
-                match name {
-                    "=" => generated = true,
-                    name => columns.push(Named {
+                if name == "=" {
+                    generated = true;
+                    continue;
+                }
+                last += 1;
+                if name != "-" {
+                    columns.push(Named {
                         name,
+                        number: last,
                         generated: std::mem::take(&mut generated),
-                    }),
+                    });
                 }
             }
-            let known: String = places(columns.into_iter(), &names)
+            let known: String = places(columns.into_iter(), last, &names)
                 .into_iter()
                 .map(|place| place.map_or(".", |place| names[place]))
                 .collect();
@@ -67,21 +84,33 @@ mod tests {
         for (row, table, expected) in [
             ("iab", "iab", "iab"),
             ("iab", "iabc", "iab."),
-            ("iab", "ib", "ib"),
+            ("iab", "i-b", "ib"),
+            ("iab", "i-bc", "ib."),
+            ("ib", "i-b", "ib"),
             ("iab", "iac", "ia."),
             ("iab", "icb", "i.b"),
-            ("iabc", "ibcd", "ibc."), // one is gone, one has come
+            ("iabc", "i-bcd", "ibc."), // one is gone, one has come
             // The publication leaves some out, or Postgres computes them.
             ("ib", "iab", "i.b"),
             ("ib", "i=ab", "i.b"),
-            ("iabc", "i=xac", "i.ac"),
+            ("iabc", "i=x-abc", "i.abc"),
+            // Generated ones may be published.
+            ("ia", "i=a", "ia"),
+            ("iab", "i=ab", "iab"),
             // Two have changed places, or one was made anew.
             ("iab", "iba", "i.."),
             ("iabc", "iacb", "ia.."),
             ("iabc", "icba", "i..."),
-            // One has the name that the one in front of it had.
+            // One has the name that another one had.
             ("iab", "ixa", "i.."),
             ("iabc", "ixac", "i..c"),
+            ("iab", "ibx", "i.."),
+            ("iabc", "ibxc", "i..c"),
+            // And that other one is gone, from behind it or from in front.
+            ("iab", "ib-", "i."),
+            ("iabc", "ib-c", "i.c"),
+            ("iba", "i-b", "i."),
+            ("ibac", "i-bc", "i.c"),
             ("", "ia", ".."),
         ] {
             check(row, table, expected);

@@ -33,6 +33,7 @@ pub(crate) struct Rules {
     /// As the catalogue names it, for logs.
     table: String,
     columns: Vec<Column>,
+    last_number: i16,
     /// SELECT on all columns, also on those that the table has no longer under their name.
     whole_table: bool,
     fits: Mutex<Fits>,
@@ -82,6 +83,7 @@ pub(crate) enum Standing {
 #[derive(Debug)]
 struct Column {
     name: String,
+    number: i16,
     selectable: bool,
     generated: bool,
     type_oid: u32,
@@ -115,11 +117,12 @@ impl Rules {
         study: Study,
         config: &CheckConfig,
     ) -> Rules {
-        let (digest, table, columns, whole_table) = match &facts {
+        let (digest, table, columns, last_number, whole_table) = match &facts {
             Some(facts) => (
                 format!("{}{}", facts.digest, study.versions),
                 format!("{}.{}", facts.schema, facts.table),
                 columns(facts),
+                facts.last_number,
                 facts.whole_table,
             ),
             None => Default::default(),
@@ -135,6 +138,7 @@ impl Rules {
             functions: study.functions,
             projection: study.projection,
             columns,
+            last_number,
             whole_table,
             fits: Mutex::default(),
         }
@@ -212,10 +216,11 @@ impl Rules {
     fn make_fit(&self, shape: &Shape) -> Fit {
         let named = self.columns.iter().map(|column| Named {
             name: &column.name,
+            number: column.number,
             generated: column.generated,
         });
         let names: Vec<&str> = shape.columns.iter().map(|column| &*column.name).collect();
-        let places = place::places(named, &names);
+        let places = place::places(named, self.last_number, &names);
         let selectable = self
             .columns
             .iter()
@@ -261,6 +266,7 @@ fn columns(facts: &Facts) -> Vec<Column> {
     columns
         .map(|column| Column {
             name: column.name.clone(),
+            number: column.number,
             selectable: column.selectable,
             generated: column.generated.is_some(),
             type_oid: column.type_oid,

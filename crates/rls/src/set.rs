@@ -351,7 +351,9 @@ async fn ask(
         Some(digests) => digests.finish().await.ok_or(lost)?,
         None => Ok(Vec::new()),
     };
-    if let Some(snapshot) = set.as_ref().ok().and_then(|row| lacks(row, job.xids)) {
+    if let Ok(row) = &set
+        && let Some(snapshot) = lacks(row, job.xids)?
+    {
         return Ok(Found::Unseen(snapshot));
     }
     let rows = begun

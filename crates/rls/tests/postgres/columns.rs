@@ -88,6 +88,39 @@ async fn names_that_mean_another_column_by_now() -> Result<()> {
     Ok(())
 }
 
+/// The same where the column that had the name is gone, or has a new one: a row from before is not
+/// judged by it.
+#[tokio::test]
+async fn names_of_columns_that_are_gone() -> Result<()> {
+    let made =
+        "CREATE POLICY p ON docs USING (owner = auth.uid()); GRANT SELECT ON docs TO authenticated";
+    for columns in ["owner uuid, peer uuid", "peer uuid, owner uuid"] {
+        for gone in ["DROP owner CASCADE", "RENAME owner TO was"] {
+            let mut rig = Rig::new(&format!(
+                "CREATE TABLE docs (id int PRIMARY KEY, {columns}); ALTER TABLE docs ENABLE ROW LEVEL SECURITY;
+                 ALTER TABLE docs REPLICA IDENTITY FULL; {made}"
+            ))
+            .await?;
+            let insert =
+                format!("INSERT INTO docs (id, owner, peer) VALUES (1, '{ALICE}', '{BOB}')");
+            rig.change(&insert).await?;
+            let old = [rig.change("DELETE FROM docs").await?];
+            let viewers = [user(ALICE, ""), user(BOB, "")];
+            let mut check = rig.check().await?;
+            let case = format!("{columns}; {gone}");
+            let seen = ask(&mut check, &old, &viewers).await;
+            assert_eq!(seen, [[YES, NO]], "{case}");
+            rig.run(&format!(
+                "DROP POLICY p ON docs; ALTER TABLE docs {gone}; ALTER TABLE docs RENAME peer TO owner; {made}"
+            ))
+            .await?;
+            let seen = ask(&mut check, &old, &viewers).await;
+            assert_eq!(seen, [[None, None]], "{case}");
+        }
+    }
+    Ok(())
+}
+
 /// Who sees the row of now does not see what the stream had in a column that can't be compared with it.
 #[tokio::test]
 async fn a_renamed_column_is_not_shown_on_the_strength_of_the_row_of_now() -> Result<()> {
