@@ -41,10 +41,14 @@ impl Database {
             },
         };
         if config.get_channel_binding() == ChannelBinding::Require {
-            return Err(refuse("channel_binding=require is not supported"));
+            return Err(refuse(
+                "channel_binding=require is not supported: the replication connection has none; take channel_binding=prefer, and sslmode=verify-full to know who answers",
+            ));
         }
         if config.get_ssl_negotiation() != SslNegotiation::Postgres {
-            return Err(refuse("sslnegotiation=direct is not supported"));
+            return Err(refuse(
+                "sslnegotiation=direct is not supported: take sslnegotiation=postgres",
+            ));
         }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(refuse("it names no host"));
