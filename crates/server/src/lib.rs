@@ -32,6 +32,7 @@ mod ready;
 mod recent;
 mod replay;
 mod replayer;
+mod seldom;
 pub mod serve;
 mod session;
 pub mod settings;

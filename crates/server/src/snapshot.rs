@@ -20,6 +20,7 @@ use crate::describe::Describe;
 use crate::order::Attached;
 use crate::recent::Recent;
 use crate::replay::{Replay, Resume};
+use crate::seldom::Seldom;
 use crate::session::text_frame;
 use crate::walker::{InHand, Said, dismiss};
 
@@ -48,6 +49,8 @@ pub(crate) struct Snapshot {
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a transaction may be invisible that the stream has told of already.
 const VISIBLE_PATIENCE: Duration = Duration::from_secs(5);
+
+static REFUSED: Seldom = Seldom::new();
 
 impl Snapshots {
     /// Begins to read.
@@ -223,12 +226,15 @@ impl Snapshots {
 }
 
 fn refusal(error: &ReadError, attached: &Attached) -> Refusal {
-    info!(
-        connection = attached.connection.0,
-        subscription = attached.id.0,
-        reason = %error.reason(),
-        "no snapshot"
-    );
+    if let Some(left_out) = REFUSED.due() {
+        info!(
+            connection = attached.connection.0,
+            subscription = attached.id.0,
+            reason = %error.reason(),
+            left_out,
+            "no snapshot"
+        );
+    }
     let code = match error.is_too_large() {
         true => Code::SnapshotTooLarge,
         false => Code::SnapshotFailed,

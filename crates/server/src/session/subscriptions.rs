@@ -17,6 +17,7 @@ use walcast_rls::Viewer;
 
 use crate::order::{Acknowledge, Attached, Begin, Order};
 use crate::replay::Resume;
+use crate::seldom::Seldom;
 use crate::shared::Shared;
 
 /// Judged as one viewer, and ended together.
@@ -53,6 +54,8 @@ pub(crate) type Speak = Box<dyn FnOnce() -> Option<Bytes> + Send>;
 const ACCESS_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a subscription may wait for the stream to be live.
 const LIVE_PATIENCE: Duration = Duration::from_secs(10);
+
+static REFUSED: Seldom = Seldom::new();
 
 impl Subscriptions {
     pub(crate) fn new(
@@ -266,7 +269,9 @@ impl Subscriptions {
             )
         })?;
         let types = granted.map_err(|error| {
-            info!(connection = self.connection.0, channel = ?spec.channel, role = %viewer.role, reason = %error.reason(), "subscription refused");
+            if let Some(left_out) = REFUSED.due() {
+                info!(connection = self.connection.0, channel = ?spec.channel, role = %viewer.role, reason = %error.reason(), left_out, "subscription refused");
+            }
             refuse(if error.is_final() { Code::Forbidden } else { Code::SubscriptionFailed }, error.to_string())
         })?;
         if let Some(filter) = &spec.filter {
