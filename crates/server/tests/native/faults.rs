@@ -107,6 +107,7 @@ async fn a_killed_server_goes_on_where_it_was() -> Result<()> {
         // Nobody is connected meanwhile: as the protocol says, these are not delivered.
         insert(&stage.sql, first + 10..first + 20).await?;
         stage.start_again().await?;
+        stage.settled().await?;
     }
     Ok(())
 }

@@ -155,6 +155,7 @@ async fn the_rows_of_a_snapshot_and_what_was_missed_have_it() -> Result<()> {
     // A server that has the table's columns from its log.
     stage.walcast.kill9().await?;
     stage.start_again().await?;
+    stage.settled().await?;
     let mut back = Vec::new();
     for (form, row) in [("string", STRING), ("number", NUMBER)] {
         let fields = json!({ "numbers": form, "since": since });

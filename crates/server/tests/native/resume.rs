@@ -71,6 +71,7 @@ async fn what_was_missed_comes_in_order_and_then_what_is_live() -> Result<()> {
     drop(socket);
     stage.execute(&insert(5, 8)).await?;
     stage.execute(&insert(9, 10)).await?;
+    stage.settled().await?;
     let (mut socket, ack) = resume(&stage, ALICE, "table:todos", &cursor(&first)?).await?;
     assert_eq!(ack["recovered"], true, "{ack}");
     let (ids, at) = missed(&mut socket).await?;
@@ -166,6 +167,7 @@ async fn a_crowd_comes_back_at_once() -> Result<()> {
     let at = cursor(&ack)?;
     let insert = "insert into notes select n, 'x' from generate_series(1, 100) n";
     stage.execute(insert).await?;
+    stage.settled().await?;
     let clients = (0..CLIENTS).map(|n| {
         let (stage, at) = (&stage, &at);
         async move {

@@ -39,10 +39,13 @@ const TABLES: &str = "
     create table hidden (id int primary key);
     create table unpublished (id int primary key);
     grant select on unpublished to authenticated;
+    create table marks (id serial primary key);
+    grant select on marks to authenticated;
     grant usage on schema public, auth to walcast_checks;
     select enable_realtime('todos');
     select enable_realtime('notes');
-    select enable_realtime('hidden');";
+    select enable_realtime('hidden');
+    select enable_realtime('marks');";
 
 pub(crate) struct Stage {
     pub(crate) database: String,
@@ -149,6 +152,15 @@ impl Stage {
         let mut socket = Socket::connect_narrow(&address).await?;
         subscribe(&mut socket, json!({ "channel": channel })).await?;
         Ok(socket)
+    }
+
+    /// Waits until the server has published, and has in its log, what was committed before. Postgres tells
+    /// a client that it has committed long before the server needs to have heard of it.
+    pub(crate) async fn settled(&self) -> Result<()> {
+        let mut socket = self.subscriber(BOB, "table:marks").await?;
+        self.execute("insert into marks default values").await?;
+        socket.next_json(DEADLINE).await?;
+        socket.close().await
     }
 
     /// The events of a client up to the row of `notes` that marks the end; both must be subscribed.
