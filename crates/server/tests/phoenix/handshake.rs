@@ -11,7 +11,7 @@ use crate::stage::{ALICE, SECRET, Stage, now, token, token_with};
 async fn keys_and_versions() -> Result<()> {
     let foreign = walcast_auth::sign_hs256(
         "another secret, also at least 32 bytes long",
-        &json!({ "role": "anon", "exp": now() + 60 }).to_string(),
+        &json!({ "role": "anon", "exp": now() + 3600 }).to_string(),
     )?;
     let of_keys = token("", "anon", 3600);
     let api_keys = format!("sb_publishable_x=anon,sb_secret_y={of_keys}");
@@ -37,7 +37,7 @@ async fn keys_and_versions() -> Result<()> {
             "401: {\"error\":\"Failed to validate JWT signature\"}",
         ),
         (
-            format!("?apikey={}", token_with(json!({ "exp": now() + 60 }))),
+            format!("?apikey={}", token_with(json!({ "exp": now() + 3600 }))),
             claims,
         ),
         (
@@ -63,7 +63,7 @@ async fn keys_and_versions() -> Result<()> {
         format!("/socket/websocket/?apikey={good}&vsn=1.0.0&log_level=info"),
         format!(
             "/realtime/v1/websocket?vsn=1.0.0&apikey={}",
-            token(ALICE, "authenticated", 60)
+            token(ALICE, "authenticated", 3600)
         ),
         "/realtime/v1/websocket?apikey=sb_publishable_x".to_owned(),
         "/realtime/v1/websocket?apikey=sb_secret_y".to_owned(),

@@ -14,6 +14,9 @@ pub(crate) enum Version {
 
 pub(crate) const BOTH: [Version; 2] = [Version::V1, Version::V2];
 
+/// What is told when the changes of a channel are not live for a while.
+pub(crate) const PATIENCE: &str = "Unable to subscribe to changes at the moment; trying again";
+
 /// A message of the server, the same in both versions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Heard {
@@ -132,9 +135,13 @@ impl Phone {
         Ok(reason.context("a reason")?.to_owned())
     }
 
-    /// Waits for the word that the changes of a channel are live.
+    /// Waits for the word that the changes of a channel are live. On a busy machine there is one before
+    /// it, that it takes a while.
     pub(crate) async fn live(&mut self, topic: &str) -> Result<()> {
-        let system = self.expect(topic, "system").await?;
+        let mut system = self.expect(topic, "system").await?;
+        if system["message"] == PATIENCE {
+            system = self.expect(topic, "system").await?;
+        }
         ensure!(
             system["message"] == "Subscribed to PostgreSQL" && system["status"] == "ok",
             "not live: {system}"

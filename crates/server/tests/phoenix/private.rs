@@ -108,12 +108,16 @@ async fn a_new_token_is_judged_anew() -> Result<()> {
 async fn messages_that_were_stored_are_sent_again() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     stage.execute(POLICIES).await?;
+    let mut live = Phone::connect(&stage, Version::V2).await?;
+    live.join("realtime:all", private(BOB, json!({}))).await?;
     for nth in 1..=3 {
         stage
             .execute(&format!(
                 "select realtime.send('{{\"n\":{nth}}}', 'e', 'all', true)"
             ))
             .await?;
+        // Who joins now hears it no more but as a stored one.
+        live.expect("realtime:all", "broadcast").await?;
     }
     for version in [Version::V1, Version::V2] {
         let mut phone = Phone::connect(&stage, version).await?;
@@ -153,9 +157,13 @@ async fn messages_that_were_stored_are_sent_again() -> Result<()> {
 async fn what_was_stored_is_judged_by_the_rules_of_now() -> Result<()> {
     let stage = Stage::new(&[]).await?;
     stage.execute(POLICIES).await?;
+    let mut live = Phone::connect(&stage, Version::V2).await?;
+    live.join("realtime:all", private(BOB, json!({}))).await?;
     for event in ["open", "secret", "open"] {
         let send = format!("select realtime.send('{{}}', '{event}', 'all', true)");
         stage.execute(&send).await?;
+        // Who joins now hears it no more but as a stored one.
+        live.expect("realtime:all", "broadcast").await?;
     }
     let replay =
         json!({ "broadcast": { "replay": { "since": 1_700_000_000_000_u64, "limit": 25 } } });
