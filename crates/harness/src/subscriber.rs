@@ -106,7 +106,8 @@ impl Desk {
         }
     }
 
-    /// The rows that `subscriber` may see now. Tried again while Postgres is away.
+    /// The rows that `subscriber` may see now, every commit counted that has been decoded so far.
+    /// Tried again while Postgres is away.
     pub async fn rows(&self, subscriber: Subscriber, deadline: Duration) -> Result<Rows> {
         let end = Instant::now() + deadline;
         loop {
@@ -128,6 +129,7 @@ impl Desk {
                 client
             }
         };
+        settle(&client).await?;
         let claims = subscriber.claims().to_string();
         client.batch_execute("begin").await?;
         let role = subscriber.role.name();
@@ -142,4 +144,16 @@ impl Desk {
         *place = Some(client);
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
+}
+
+/// Waits for the end of every transaction that has begun so far. A commit is decoded before other sessions
+/// see it: who was acknowledged behind it would find it neither among the rows nor among the events.
+async fn settle(client: &Client) -> Result<()> {
+    let next = "select pg_current_xact_id()::text";
+    let next: String = client.query_one(next, &[]).await?.get(0);
+    let over = "select pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8";
+    while !client.query_one(over, &[&next]).await?.get::<_, bool>(0) {
+        sleep(PAUSE).await;
+    }
+    Ok(())
 }
