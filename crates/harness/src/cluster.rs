@@ -29,6 +29,10 @@ impl StopMode {
     }
 }
 
+/// How long a start, a stop or a promotion may take, in seconds. After a crash Postgres first flushes every
+/// file that it has, about a thousand.
+const PATIENCE_S: &str = "300";
+
 /// Tries to get a port, before giving up: other test processes look for one at the same time.
 const PORT_TRIES: u32 = 20;
 
@@ -111,7 +115,7 @@ impl Cluster {
             "start".as_ref(),
             "-w".as_ref(),
             "-t".as_ref(),
-            "60".as_ref(),
+            PATIENCE_S.as_ref(),
             "-l".as_ref(),
             log.as_ref(),
             "-o".as_ref(),
@@ -122,12 +126,12 @@ impl Cluster {
     }
 
     pub(crate) fn stop(&self, mode: StopMode) -> Result<()> {
-        self.control(&["stop", "-w", "-t", "60", "-m", mode.name()])
+        self.control(&["stop", "-w", "-t", PATIENCE_S, "-m", mode.name()])
     }
 
     /// Ends the recovery of a standby; waits until it takes writes.
     pub(crate) fn promote(&self) -> Result<()> {
-        self.control(&["promote", "-w", "-t", "60"])
+        self.control(&["promote", "-w", "-t", PATIENCE_S])
     }
 
     /// Copies the data folder aside, under a name; the server must not run.
