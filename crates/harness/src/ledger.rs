@@ -17,8 +17,8 @@ use crate::dice::Dice;
 /// are made where they are missing.
 pub const SCHEMA: &str = include_str!("ledger.sql");
 
-/// How long a writer waits for Postgres to come back.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a writer waits for Postgres to come back: as long as that may take on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is written, and how fast.

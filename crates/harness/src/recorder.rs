@@ -22,8 +22,9 @@ use crate::transcript::{Connection, Heard, Segment, Transcript, cursor};
 const ANSWER: Duration = Duration::from_secs(20);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A connection on which nothing at all arrives for so long is given up.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A connection on which nothing at all arrives for so long is given up. Nothing does while Postgres
+/// restarts, and some scenarios assert that nobody connected anew.
+const SILENCE: Duration = Duration::from_secs(300);
 /// How many reasons of ended connections are kept.
 const ENDS_MAX: usize = 1000;
 
