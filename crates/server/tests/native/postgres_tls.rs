@@ -7,7 +7,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
 use serde_json::json;
-use walcast_harness::{Postgres, Walcast};
+use tokio_postgres::error::SqlState;
+use walcast_harness::{Postgres, Walcast, eventually};
 
 use crate::stage::{ALICE, BINARY, DEADLINE, Stage, subscribe};
 
@@ -103,7 +104,15 @@ async fn arm(postgres: &Postgres, certificates: &Certificates) -> Result<()> {
             .await?;
     }
     sql.batch_execute("select pg_reload_conf()").await?;
-    Ok(())
+    // The postmaster hears of it at some time. Its rules and its certificate come together, before the next
+    // connection.
+    eventually(DEADLINE, async || {
+        let plain = postgres.connect("with_password", "postgres").await;
+        let refused = plain.err()?.downcast::<tokio_postgres::Error>().ok()?;
+        (refused.code()? == &SqlState::INVALID_AUTHORIZATION_SPECIFICATION).then_some(())
+    })
+    .await
+    .context("no way in without TLS")
 }
 
 /// What `pg_stat_ssl` says of one.
