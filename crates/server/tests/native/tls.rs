@@ -23,6 +23,9 @@ async fn a_subscription_over_tls() -> Result<()> {
     let (cert_path, key_path) = (path(&cert)?, path(&key)?);
     let settings = [("tls_cert", cert_path.as_str()), ("tls_key", &key_path)];
     let stage = Stage::unready(&settings).await?;
+    // It listens before there is a stream, and a subscription waits for that some seconds only.
+    let started = |line: &str| line.contains("replication stream started");
+    stage.walcast.logged(started, DEADLINE).await?;
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone())?;
