@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use walcast_harness::{Message, Socket, eventually};
 
-use crate::stage::{ALICE, DEADLINE, Stage, now, subscribe, token, token_with};
+use crate::stage::{ALICE, DEADLINE, Stage, subscribe, token};
+use crate::tokens::shorten;
 
 /// How a client with subscriptions goes, or is made to go.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,8 @@ async fn nothing_is_left_and_nothing_is_judged() -> Result<()> {
         Ending::Expires,
         Ending::ReadsNothing,
     ]) {
-        let address = format!("/realtime?token={}", ending.token());
+        let token = token(ALICE, "authenticated", 3600);
+        let address = format!("/realtime?token={token}");
         let mut socket = Socket::connect_narrow(&stage.walcast.websocket(&address)).await?;
         for fields in [
             json!({ "channel": "table:todos" }),
@@ -71,13 +73,6 @@ fn request(mut fields: Value) -> Result<Value> {
 }
 
 impl Ending {
-    fn token(self) -> String {
-        match self {
-            Ending::Expires => token(ALICE, "authenticated", 10),
-            _ => token_with(json!({ "sub": ALICE, "role": "authenticated", "exp": now() + 3600 })),
-        }
-    }
-
     /// Returns the socket if the server is to end it.
     async fn come_to_pass(self, stage: &Stage, mut socket: Socket) -> Result<Option<Socket>> {
         match self {
@@ -89,7 +84,10 @@ impl Ending {
                     .await?;
                 drop(socket);
             }
-            Ending::Expires => drop(socket.closed(DEADLINE).await?),
+            Ending::Expires => {
+                shorten(&mut socket).await?;
+                socket.closed(DEADLINE).await?;
+            }
             Ending::ReadsNothing => {
                 let rows = "insert into notes select n, repeat('x', 1000) from generate_series(1000, 30000) n";
                 stage.execute(rows).await?;
