@@ -182,8 +182,10 @@ async fn the_fluxbase_sdks_forms() -> Result<()> {
 
 #[tokio::test]
 async fn a_slow_reader_is_cut_and_the_others_get_everything() -> Result<()> {
-    // A transaction below fits: a busy machine's reader is not to be cut for being a moment late.
-    let stage = Stage::new(&[("outbox_bytes_max", "2MiB")]).await?;
+    // A transaction below fits: a busy machine's reader is not to be cut for being a moment late. And where
+    // the rows come slowly, it is not for a write that waits that the other one is cut.
+    let settings = [("outbox_bytes_max", "2MiB"), ("write_timeout", "2m")];
+    let stage = Stage::new(&settings).await?;
     // It never reads: the kernel's buffers fill up first, then the outbox.
     let mut slow = stage.narrow_subscriber(BOB, "table:notes").await?;
     let mut good = stage.subscriber(ALICE, "table:notes").await?;
@@ -213,7 +215,7 @@ async fn a_slow_reader_is_cut_and_the_others_get_everything() -> Result<()> {
 #[tokio::test]
 async fn silence_is_ended_and_life_is_not() -> Result<()> {
     // A client is alive that answers within some seconds, whatever else the machine does.
-    let stage = Stage::new(&[("idle_timeout", "6s"), ("ping_interval", "500ms")]).await?;
+    let stage = Stage::new(&[("idle_timeout", "12s"), ("ping_interval", "500ms")]).await?;
     let mut alive = stage.subscriber(ALICE, "table:notes").await?;
     // Never read, it answers no ping.
     let _silent = stage.connect(BOB).await?;
