@@ -29,7 +29,7 @@ async fn upgraded(stage: &Stage) -> Result<TcpStream> {
 
 #[tokio::test]
 async fn a_message_that_never_ends_is_silence() -> Result<()> {
-    let stage = Stage::new(&[("idle_timeout", "1s"), ("ping_interval", "100ms")]).await?;
+    let stage = Stage::new(&[("idle_timeout", "5s"), ("ping_interval", "500ms")]).await?;
     let mut stream = upgraded(&stage).await?;
     // The head of a text of 60,000 bytes, with a mask of zeros.
     stream
@@ -56,7 +56,7 @@ async fn a_message_that_never_ends_is_silence() -> Result<()> {
 
 #[tokio::test]
 async fn http_that_asks_and_never_reads_is_closed() -> Result<()> {
-    let stage = Stage::new(&[("handshake_timeout", "200ms")]).await?;
+    let stage = Stage::new(&[("handshake_timeout", "2s")]).await?;
     let (reader, mut writer) = narrow(stage.walcast.address()).await?.into_split();
     let end = Instant::now() + DEADLINE;
     let requests = b"GET / HTTP/1.1\r\nHost: walcast\r\n\r\n".repeat(100);

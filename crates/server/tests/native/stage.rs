@@ -85,6 +85,8 @@ impl Stage {
             ("listen", "127.0.0.1:0"),
             // A loaded machine is no reason to deny.
             ("rls_statement_timeout", "20s"),
+            // Who has left is counted until the server has seen it.
+            ("connections_per_user_max", "0"),
         ]
         .map(owned)
         .into();
