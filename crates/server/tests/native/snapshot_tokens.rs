@@ -103,13 +103,16 @@ async fn a_new_token_while_rows_are_read() -> Result<()> {
 /// The client reads nothing, so that rows wait on both sides of the outbox when the token comes.
 #[tokio::test]
 async fn a_new_token_while_the_client_reads_slowly() -> Result<()> {
-    let stage = Stage::new(&[("outbox_bytes_max", "512KiB")]).await?;
+    // A minute without reading is no reason to cut it.
+    let settings = [("outbox_bytes_max", "512KiB"), ("write_timeout", "1m")];
+    let stage = Stage::new(&settings).await?;
     stage.execute(ORDERS).await?;
     // More than the sockets of both sides take in.
     stage
         .execute("update orders set body = repeat('x', 5000) where org = 'a'")
         .await?;
-    let mut socket = stage.connect_with_token(&token_of("a")).await?;
+    let path = format!("/realtime?token={}", token_of("a"));
+    let mut socket = Socket::connect_narrow(&stage.walcast.websocket(&path)).await?;
     subscribe(
         &mut socket,
         json!({ "channel": "table:orders", "snapshot": true }),
