@@ -132,10 +132,11 @@ impl Stage {
     }
 }
 
+/// Slots are given up by checkpoints, so there are only those that are asked for.
 const SMALL_SLOT: &[(&str, &str)] = &[
     ("max_slot_wal_keep_size", "1MB"),
-    ("max_wal_size", "32MB"),
-    ("min_wal_size", "32MB"),
+    ("max_wal_size", "16GB"),
+    ("checkpoint_timeout", "1d"),
 ];
 
 /// Postgres gave the slot up while the server was away.
@@ -244,6 +245,12 @@ async fn while_stopped(scenario: &'static str, harm: &str) -> Result<()> {
     stage.quiet().await?;
     stage.server_mut().terminate().await?;
     book.transactions.extend(stage.rows(2).await?.transactions);
+    // The process is gone, its walsender may not have noticed yet.
+    let free = "select from pg_replication_slots where slot_name = $1 and not active";
+    let free = eventually(DEADLINE, async || {
+        stage.sql.query_opt(free, &[&SLOT]).await.ok()?
+    });
+    free.await.context("nobody reads from the slot")?;
     stage.execute(harm).await?;
     book.transactions.extend(stage.rows(3).await?.transactions);
     stage.start().await?;
@@ -262,7 +269,7 @@ async fn b22_a_standby_takes_over() -> Result<()> {
     let standby = stage.another(&[("listen", "127.0.0.1:0")]).await?;
     let subscribers: Vec<_> = crowd(6).collect();
     stage.record_through(front.address(), &subscribers).await?;
-    let load = stage.load(usual(120)).await?;
+    let load = stage.load(usual(600)).await?;
     let stands_by = async || {
         let (status, body) = standby.get("/ready").await.ok()?;
         let body: Value = serde_json::from_str(&body).ok()?;
