@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use walcast_harness::{Role, Socket, Subscriber, user};
 
 use crate::report::by_form;
-use crate::stage::{DEADLINE, DURABLE, SECRET, Stage, usual};
+use crate::stage::{DEADLINE, DURABLE, PATIENT, SECRET, Stage, usual};
 
 const HOUR: u64 = 60 * 60;
 
@@ -21,7 +21,7 @@ async fn a13_the_clock_jumps() -> Result<()> {
         return Ok(());
     };
     let clock = Clock::new()?;
-    let mut stage = Stage::unstarted("A13 clock jumps", DURABLE, &[]).await?;
+    let mut stage = Stage::unstarted("A13 clock jumps", DURABLE, PATIENT).await?;
     let (library, file) = (
         library.display().to_string(),
         clock.file.display().to_string(),

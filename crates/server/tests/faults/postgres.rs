@@ -10,7 +10,7 @@ use walcast_harness::{
 };
 
 use crate::report::{by_form, within};
-use crate::stage::{DEADLINE, DURABLE, OWNERS, SECRET, SLOT, Stage, usual};
+use crate::stage::{DEADLINE, DURABLE, OWNERS, PATIENT, SECRET, SLOT, Stage, usual};
 
 /// From the moment Postgres accepts connections to the first event.
 const RECOVERY: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ async fn a7_crashes_after_acknowledgements() -> Result<()> {
 }
 
 async fn restarts(scenario: &'static str, mode: StopMode, times: usize) -> Result<()> {
-    let mut stage = Stage::new(scenario, DURABLE, &[]).await?;
+    let mut stage = Stage::new(scenario, DURABLE, PATIENT).await?;
     stage.record(12).await?;
     let load = stage.load(usual(300)).await?;
     let mut stops = Vec::new();

@@ -19,6 +19,10 @@ pub(crate) const SECRET: &str = "a secret of the tests, at least 32 bytes long";
 pub(crate) const SLOT: &str = "faults";
 /// With these a crash of Postgres is survived as on a real disk.
 pub(crate) const DURABLE: &[(&str, &str)] = &[("fsync", "on"), ("full_page_writes", "on")];
+/// Where it is asserted that nobody is cut: clients that the machine keeps from reading for a while are
+/// waited for, however little the kernel takes for them.
+pub(crate) const PATIENT: &[(&str, &str)] =
+    &[("outbox_bytes_max", "256MiB"), ("write_timeout", "5m")];
 
 /// The writer that makes the marks; no load has so many.
 const MARKER: u16 = 63;
