@@ -162,6 +162,9 @@ async fn a12_everybody_comes_back() -> Result<()> {
         front.set(Weather::Refusing);
         let before = stage.acknowledged();
         front.cut();
+        for recorder in &stage.recorders {
+            recorder.heeds(|heed| !heed.connected, DEADLINE).await?;
+        }
         for _ in 0..MISSED {
             writer.mark().await?;
         }
