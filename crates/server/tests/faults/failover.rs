@@ -217,7 +217,12 @@ impl Stage {
             link.address().port()
         );
         self.postgres.stop(StopMode::Fast).await?;
-        let follows = [("primary_conninfo", source.as_str())];
+        // Its primary starts only later, and may be lost for a moment; by default it tries every 5 s, for
+        // which time nobody sees what waits for it, and the server gives up.
+        let follows = [
+            ("primary_conninfo", source.as_str()),
+            ("wal_retrieve_retry_interval", "100ms"),
+        ];
         let standby = self.postgres.standby(&follows).await?;
         self.postgres.start_again().await?;
         self.reconnect().await?;
