@@ -139,7 +139,7 @@ async fn d50_d51_hostile_policies() -> Result<()> {
         "D50/D51 hostile policies",
         &[],
         // Those who do not sleep are judged in time, on a busy machine too.
-        &[("rls_statement_timeout", by_form("4s", "1s"))],
+        &[("rls_statement_timeout", by_form("10s", "1s"))],
     )
     .await?;
     stage.execute(&SPIED.replace("{user}", &user(1))).await?;
