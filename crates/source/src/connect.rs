@@ -391,9 +391,10 @@ impl Attempt<'_> {
                 rows = &mut creating => rows,
                 never = self.watch_creation(sql, pid) => match never {},
                 () = self.shared.stop.cancelled() => {
-                    // it waits for locks and would not notice that we are gone
-                    let terminate = "SELECT pg_catalog.pg_terminate_backend($1)";
-                    sql.execute(terminate, &[&pid]).await?;
+                    // It waits for locks and would not notice that we are gone. In one message: nobody
+                    // waits long for the answer, and a server that is slow does it all the same.
+                    let terminate = format!("SELECT pg_catalog.pg_terminate_backend({pid})");
+                    sql.batch_execute(&terminate).await?;
                     Err(SourceError::Stopped)
                 }
             }
