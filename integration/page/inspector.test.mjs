@@ -125,6 +125,7 @@ test("an event shows old and new record, every digit, and what changed", async (
   const pane = await subscribed();
   say(sockets[0], `{"type":"broadcast","channel":"table:public.todos","payload":{"type":"UPDATE","schema":"public","table":"todos","cursor":"0/2:7","record":{"id":9007199254740993,"price":1.10,"note":null},"old_record":{"id":9007199254740993,"price":1.00,"gone":true},"unchanged":["body"]}}`);
   await pane.rows.first().click();
+  await pane.rows.first().getByRole("table").waitFor(); // is made when the row says that it was opened
   const cells = await pane.rows.first().locator("table tr").allTextContents();
   assert.deepEqual(cells, ["ColumnOldNew", "id90071992547409939007199254740993", "price1.001.10", "gonetruenot given", "notenot givennull"]);
   assert.deepEqual(await pane.rows.first().locator("tr.changed th").allTextContents(), ["price"]);
@@ -139,7 +140,10 @@ test("text from outside stays text", async () => {
   say(sockets[0], { type: HOSTILE, channel: HOSTILE, payload: { a: HOSTILE } });
   say(sockets[0], HOSTILE);
   await eventually(() => pane.rows.count(), 4);
-  for (const row of await pane.rows.all()) await row.locator("summary").first().click();
+  for (const row of await pane.rows.all()) {
+    await row.locator("summary").first().click();
+    await row.locator(".raw").waitFor();
+  }
   await pane.tab("Wire").click();
   assert.equal(await page.locator("img, main script, main b").count(), 0);
   assert.equal(await page.evaluate(() => window.pwned), undefined);
@@ -217,6 +221,7 @@ test("everything works from the keyboard", async () => {
 test("without sample users one pastes a token, and it never shows", async () => {
   users = null;
   const pane = await visit();
+  await pane.user.waitFor(); // the page asks for the users first
   assert.deepEqual(await pane.user.locator("option").allTextContents(), ["Token…", "Anonymous"]);
   await pane.token.fill(jwt({ sub: "someone", role: "authenticated" }));
   await pane.root.getByText("role authenticated · sub someone").waitFor();
@@ -234,6 +239,7 @@ for (const colorScheme of ["light", "dark"]) {
     say(sockets[0], change({ type: "DELETE", old_record: { id: 2 } }));
     await eventually(() => pane.rows.count(), 3);
     await pane.rows.nth(1).locator("summary").first().click();
+    await pane.rows.nth(1).getByRole("table").waitFor();
     await screenshot(page, `page-${colorScheme}`);
   });
 }
