@@ -23,7 +23,7 @@ before(async () => {
     "SELECT enable_realtime('ledger')",
     `INSERT INTO ledger VALUES (${KEY}, ${PRICE}, '{${PRICE},NULL,NaN}', 7, 0.1), (${NEIGHBOUR}, 2.50, '{}', 8, 1e300)`,
   );
-}, { timeout: 120_000 });
+}, { timeout: 240_000 });
 after(() => stack?.stop());
 afterEach(() => { for (const socket of sockets.splice(0)) socket.terminate(); });
 

@@ -1,14 +1,14 @@
 // A private Postgres and the real binary in front of it, for one file of tests.
 
 import { execFile, spawn } from "node:child_process";
-import { createHmac, randomBytes, randomInt } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { createServer } from "node:net";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
+import { freePort } from "./port.mjs";
 import { until } from "./wait.mjs";
 
 export const ALICE = "a11ce000-0000-4000-8000-000000000001";
@@ -83,7 +83,7 @@ export class Stack {
 
   // Each stack has a port of its own: they run at the same time.
   #control(command) {
-    const env = { ...process.env, POSTGRES_PORT: String(this.postgresPort) };
+    const env = { ...process.env, POSTGRES_PORT: String(this.postgresPort), POSTGRES_FSYNC: "off" };
     return run(STACK, [command, join(this.folder, "run")], { env });
   }
 
@@ -101,16 +101,5 @@ export class Stack {
     const claims = { role, iat: now, exp: now + seconds, ...(sub && { sub }) };
     const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
     return `${signed}.${createHmac("sha256", this.secret).update(signed).digest("base64url")}`;
-  }
-}
-
-// Below the range from which outgoing connections get theirs: it is to be free again after a restart.
-async function freePort() {
-  for (;;) {
-    const port = randomInt(20_000, 32_000);
-    const server = createServer().listen(port, "127.0.0.1");
-    const free = await once(server, "listening").then(() => true, () => false);
-    server.close();
-    if (free) return port;
   }
 }

@@ -3,15 +3,14 @@
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
-import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 
+import { freePort } from "../clients/port.mjs";
 import { launch, open, screenshot, session } from "./browser.mjs";
 
 const RUN = new URL("../setup/run.sh", import.meta.url).pathname;
@@ -25,7 +24,16 @@ before(async () => {
   folder = await mkdtemp(join(tmpdir(), "walcast-page-"));
   const port = await freePort();
   address = `http://127.0.0.1:${port}/`;
-  run = spawn(RUN, { env: { WALCAST_RLS_STATEMENT_TIMEOUT: "20s", ...process.env, RUN_DIR: join(folder, "run"), PORT: String(port) }, stdio: ["ignore", "pipe", "pipe"] });
+  const env = {
+    // What a loaded machine needs.
+    WALCAST_RLS_STATEMENT_TIMEOUT: "20s",
+    WALCAST_HANDSHAKE_TIMEOUT: "20s",
+    POSTGRES_FSYNC: "off",
+    ...process.env,
+    RUN_DIR: join(folder, "run"),
+    PORT: String(port),
+  };
+  run = spawn(RUN, { env, stdio: ["ignore", "pipe", "pipe"] });
   for (const stream of [run.stdout, run.stderr]) stream.on("data", (data) => { output += data; });
   await ready();
   postgresPort = (await readFile(join(folder, "run", "postgres-port"), "utf8")).trim();
@@ -40,17 +48,6 @@ after(async () => {
   }
   if (folder) await rm(folder, { recursive: true });
 });
-
-// Below the range from which outgoing connections get theirs: nobody takes it before it is used.
-async function freePort() {
-  for (;;) {
-    const port = randomInt(20_000, 32_000);
-    const server = createServer().listen(port, "127.0.0.1");
-    const free = await once(server, "listening").then(() => true, () => false);
-    server.close();
-    if (free) return port;
-  }
-}
 
 async function ready() {
   const end = Date.now() + START_MS_MAX;

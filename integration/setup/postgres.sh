@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # A private Postgres that `make run` keeps its data in. To be sourced after install.sh.
 #
+# POSTGRES_FSYNC=off: nobody keeps the data, it need not outlive the machine (for tests).
+#
 # Everything is in $RUN_DIR. As root, Postgres runs as the account postgres, and its files move to
 # /var/tmp when that account can't reach $RUN_DIR.
 
@@ -36,7 +38,7 @@ choose_account() {
 }
 
 as_postgres() {
-    (cd / && exec env LC_ALL=C "${as_account[@]}" "$@")
+    (cd / && exec env LC_ALL=C PGCTLTIMEOUT="${PGCTLTIMEOUT:-180}" "${as_account[@]}" "$@")
 }
 
 # Unix sockets live in the folder too, and their path has at most 107 bytes.
@@ -53,9 +55,11 @@ choose_postgres_folder() {
 }
 
 create_cluster() {
+    local sync=()
+    [ "${POSTGRES_FSYNC:-on}" = on ] || sync=(--no-sync)
     as_postgres rm -rf "$postgres_folder/new"
     as_postgres "$POSTGRES_PROGRAMS/initdb" -D "$postgres_folder/new" \
-        -U postgres -A trust -E UTF8 --locale=C >"$RUN_DIR/initdb.log" 2>&1 ||
+        "${sync[@]}" -U postgres -A trust -E UTF8 --locale=C >"$RUN_DIR/initdb.log" 2>&1 ||
         fail "initdb failed:" "$(cat "$RUN_DIR/initdb.log")"
     as_postgres sh -c 'cat >>"$1"' - "$postgres_folder/new/postgresql.conf" <<-CONF
 	listen_addresses = '127.0.0.1'
@@ -64,6 +68,7 @@ create_cluster() {
 	max_wal_senders = 10
 	max_replication_slots = 10
 	max_slot_wal_keep_size = 2GB
+	fsync = ${POSTGRES_FSYNC:-on}
 	CONF
     # Only a complete one has the name.
     as_postgres mv "$postgres_folder/new" "$postgres_folder/data"
