@@ -1,6 +1,7 @@
 // What happens to supabase-js's channels when tokens change or expire, and when the server goes and comes back.
 
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { after, afterEach, before, describe, test } from "node:test";
 
 import { ALICE, BOB, Stack } from "./stack.mjs";
@@ -8,7 +9,7 @@ import { Clients, VERSIONS, joined, live, systemOf } from "./supabase.mjs";
 import { Inbox, until } from "./wait.mjs";
 
 // A token that is soon over, and not before what has to be done on a busy machine.
-const SHORT_S = 6;
+const SHORT_S = 20;
 
 let stack, clients, rooms = 0;
 
@@ -23,12 +24,64 @@ const member = (user, seconds) => stack.token("authenticated", user, seconds);
 const insert = (user, text) => stack.sql(`INSERT INTO notes (user_id, text) VALUES ('${user}', '${text}')`);
 const texts = (inbox) => inbox.items.map((change) => change.new.text);
 const subscribed = (statuses) => statuses.items.filter(([status]) => status === "SUBSCRIBED").length;
+const lives = (system) => system.items.filter(({ message }) => message === "Subscribed to PostgreSQL").length;
 
 function notes(channel) {
   const inbox = new Inbox();
   channel.on("postgres_changes", { event: "INSERT", schema: "public", table: "notes" }, inbox.push);
   return inbox;
 }
+
+// They wait for the same time at the same time, each as a user of its own.
+describe("tokens that expire", { concurrency: true }, () => {
+  for (const vsn of VERSIONS) {
+    test(`version ${vsn}: one that was replaced in time may`, () => alone(async (own, user, room) => {
+      let token = member(user, SHORT_S);
+      const over = Date.now() + SHORT_S * 1000;
+      const client = await own.make({ vsn, token: async () => token });
+      const channel = client.channel(room);
+      const [system, inbox] = [systemOf(channel), notes(channel)];
+      const statuses = await live(channel, system);
+      token = member(user);
+      await client.realtime.setAuth();
+      await until("subscribed again", () => lives(system) >= 2);
+      await until("the first token's time is over", () => Date.now() > over + 500);
+      await insert(user, "after");
+      await inbox.first("the row");
+      assert.deepEqual(statuses.items, [["SUBSCRIBED", undefined]]);
+      assert.deepEqual(texts(inbox), ["after"]);
+    }));
+
+    test(`version ${vsn}: its channel ends, and the next token brings it back`, () => alone(async (own, user, room) => {
+      let token = member(user, SHORT_S);
+      const client = await own.make({ vsn, token: async () => token });
+      const channel = client.channel(room);
+      const [system, inbox] = [systemOf(channel), notes(channel)];
+      const statuses = await live(channel, system);
+      const told = await system.first("expiry", ({ extension }) => extension === "system");
+      assert.equal(told.status, "error");
+      assert.match(told.message, /^Token has expired \d+ seconds ago$/);
+      assert.equal(told.channel, room);
+      await statuses.first("an error", ([status]) => status === "CHANNEL_ERROR");
+      token = member(user);
+      await client.realtime.setAuth(); // as the client does by itself with its next heartbeat
+      await until("joined again", () => subscribed(statuses) >= 2);
+      await until("live again", () => lives(system) >= 2);
+      await insert(user, "again");
+      await inbox.first("the row");
+      assert.deepEqual(texts(inbox), ["again"]);
+    }));
+  }
+
+  async function alone(body) {
+    const own = new Clients(stack);
+    try {
+      await body(own, randomUUID(), `room ${rooms += 1}`);
+    } finally {
+      await own.end();
+    }
+  }
+});
 
 for (const vsn of VERSIONS) {
   describe(`version ${vsn}`, () => {
@@ -45,48 +98,11 @@ for (const vsn of VERSIONS) {
       await inbox.first("alice's");
       token = member(BOB);
       await client.realtime.setAuth();
-      await system.atLeast(2); // subscribed again, as bob
+      await until("subscribed again, as bob", () => lives(system) >= 2);
       await stack.sql(`INSERT INTO notes (user_id, text) VALUES ('${ALICE}', 'alice 2'), ('${BOB}', 'bob 1')`);
       await inbox.first("bob's", ({ new: row }) => row.text === "bob 1");
       assert.deepEqual(texts(inbox), ["alice 1", "bob 1"]);
       assert.deepEqual(statuses.items, [["SUBSCRIBED", undefined]]);
-    });
-
-    test("a token that was replaced in time may expire", async () => {
-      let token = member(ALICE, SHORT_S);
-      const over = Date.now() + SHORT_S * 1000;
-      const client = await clients.make({ vsn, token: async () => token });
-      const channel = client.channel(room);
-      const [system, inbox] = [systemOf(channel), notes(channel)];
-      const statuses = await live(channel, system);
-      token = member(ALICE);
-      await client.realtime.setAuth();
-      await system.atLeast(2);
-      await until("the first token's time is over", () => Date.now() > over + 500);
-      await insert(ALICE, "after");
-      await inbox.first("the row");
-      assert.deepEqual(statuses.items, [["SUBSCRIBED", undefined]]);
-      assert.deepEqual(texts(inbox), ["after"]);
-    });
-
-    test("an expired token ends the channel, and the next token brings it back", async () => {
-      let token = member(ALICE, SHORT_S);
-      const client = await clients.make({ vsn, token: async () => token, realtime: { heartbeatIntervalMs: 300 } });
-      const channel = client.channel(room);
-      const [system, inbox] = [systemOf(channel), notes(channel)];
-      const statuses = await live(channel, system);
-      const told = await system.first("expiry", ({ extension }) => extension === "system");
-      assert.equal(told.status, "error");
-      assert.match(told.message, /^Token has expired \d+ seconds ago$/);
-      assert.equal(told.channel, room);
-      await statuses.first("an error", ([status]) => status === "CHANNEL_ERROR");
-      token = member(ALICE);
-      const ok = (one) => one.message === "Subscribed to PostgreSQL";
-      await until("joined again", () => subscribed(statuses) >= 2);
-      await until("live again", () => system.items.filter(ok).length >= 2);
-      await insert(ALICE, "again");
-      await inbox.first("the row");
-      assert.deepEqual(texts(inbox), ["again"]);
     });
 
     test("who is no member any more is put out of a private channel for good", async () => {
@@ -141,7 +157,7 @@ for (const vsn of VERSIONS) {
         await stack.serve();
         for (const { statuses, bares, system } of [one, two]) {
           await until("joined again", () => subscribed(statuses) >= 2 && subscribed(bares) >= 2);
-          await until("live again", () => system.items.filter(({ message }) => message === "Subscribed to PostgreSQL").length >= 2);
+          await until("live again", () => lives(system) >= 2);
         }
         await insert(ALICE, signal);
         await Promise.all([one, two].map(({ inbox }) => inbox.first("the row")));
