@@ -185,10 +185,12 @@ for (const vsn of VERSIONS) {
     });
 
     test("replay of a private channel, oldest first, then what is live", async () => {
-      await stack.sql(
-        `INSERT INTO members VALUES ('${ALICE}', '${room}', true)`,
-        `SELECT realtime.send(jsonb_build_object('n', n), 'old', '${room}') FROM generate_series(1, 5) AS n`,
-      );
+      await stack.sql(`INSERT INTO members VALUES ('${ALICE}', '${room}', true)`);
+      const before = (await clients.make({ vsn, token: member(ALICE) })).channel(room, { config: { private: true } });
+      const live = heard(before);
+      await joined(before);
+      await stack.sql(`SELECT realtime.send(jsonb_build_object('n', n), 'old', '${room}') FROM generate_series(1, 5) AS n`);
+      await live.atLeast(5); // who joins now hears them no more but as old ones
       const replay = { since: Date.now() - 60_000, limit: 3 };
       const channel = (await clients.make({ vsn, token: member(ALICE) }))
         .channel(room, { config: { private: true, broadcast: { replay } } });
