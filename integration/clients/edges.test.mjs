@@ -7,7 +7,7 @@ import WebSocket from "ws";
 
 import { ALICE, BOB, Stack } from "./stack.mjs";
 import { Clients, VERSIONS, joined, joining, live, systemOf } from "./supabase.mjs";
-import { Inbox, until } from "./wait.mjs";
+import { DEADLINE_MS, Inbox, until } from "./wait.mjs";
 
 const PUBLISHABLE = "sb_publishable_0123456789abcdef";
 const SECRET = "sb_secret_0123456789abcdef";
@@ -35,7 +35,7 @@ const items = (channel, more) => {
 
 test("at /socket, one batch over HTTP reaches both versions", async () => {
   const open = VERSIONS.map((vsn) => new RealtimeClient(`${stack.url.replace("http", "ws")}/socket`, {
-    params: { apikey: stack.token("anon") }, transport: WebSocket, vsn,
+    params: { apikey: stack.token("anon") }, transport: WebSocket, vsn, timeout: DEADLINE_MS,
   }));
   const inboxes = [];
   for (const client of open) {
@@ -131,7 +131,7 @@ for (const vsn of VERSIONS) {
 
     test("keys that are no JWT stand for their roles", async () => {
       const make = (key) => createClient(stack.url, key, {
-        auth: { persistSession: false, autoRefreshToken: false }, realtime: { transport: WebSocket, vsn },
+        auth: { persistSession: false, autoRefreshToken: false }, realtime: { transport: WebSocket, vsn, timeout: DEADLINE_MS },
       });
       const [anon, service] = [make(PUBLISHABLE), make(SECRET)];
       const rows = [];
@@ -161,7 +161,8 @@ for (const vsn of VERSIONS) {
 
     // What the README tells to try.
     test("a user's token as the key is all that it takes", async () => {
-      const client = createClient(stack.url, stack.token("authenticated", ALICE), { realtime: { transport: WebSocket, vsn } });
+      const realtime = { transport: WebSocket, vsn, timeout: DEADLINE_MS };
+      const client = createClient(stack.url, stack.token("authenticated", ALICE), { realtime });
       const [channel, notes] = [client.channel("todos"), new Inbox()];
       const system = systemOf(channel);
       channel.on("postgres_changes", { event: "*", schema: "public", table: "notes" }, notes.push);

@@ -6,11 +6,11 @@ const POLL_MS = 20;
 
 // Asks again and again until it is so.
 export async function until(what, holds, deadline_ms = DEADLINE_MS) {
-  const end = Date.now() + deadline_ms;
+  const end = performance.now() + deadline_ms;
   for (;;) {
     const value = await holds();
     if (value) return value;
-    if (Date.now() > end) throw new Error(`not within ${deadline_ms} ms: ${what}`);
+    if (performance.now() > end) throw new Error(`not within ${deadline_ms} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }

@@ -36,7 +36,7 @@ async def sql(*statements: str) -> None:
 async def restart_server() -> None:
     """Returns when the new one is ready."""
     request = urllib.request.Request(os.environ["WALCAST_TEST_CONTROL"] + "/restart", method="POST")
-    await asyncio.to_thread(urllib.request.urlopen, request, timeout=180)
+    await asyncio.to_thread(urllib.request.urlopen, request, timeout=300)
 
 
 async def until(what: str, holds: Callable[[], Any]) -> Any:
@@ -49,7 +49,7 @@ async def until(what: str, holds: Callable[[], Any]) -> Any:
 
 
 def client(key: str | None = None, **options: Any) -> AsyncRealtimeClient:
-    return AsyncRealtimeClient(URL + "/realtime/v1", key or token("anon"), **options)
+    return AsyncRealtimeClient(URL + "/realtime/v1", key or token("anon"), timeout=int(DEADLINE_S), **options)
 
 
 async def join(channel: AsyncRealtimeChannel) -> list[tuple[str, str | None]]:

@@ -37,7 +37,7 @@ class Broadcasts(unittest.IsolatedAsyncioTestCase):
         await alices.send_broadcast("said", {"by": "alice"})
         await until("alice's", lambda: to_bob)
         await sql("""SELECT realtime.send('{"by": "sql"}', 'said', 'python')""")
-        await until("that of SQL", lambda: to_alice)
+        await until("that of SQL", lambda: to_alice and len(to_bob) == 2)
         self.assertEqual([message["payload"]["by"] for message in to_bob], ["alice", "sql"])
         self.assertEqual([message["payload"]["by"] for message in to_alice], ["sql"])
         statuses = await join(stranger.channel("python", private))

@@ -2,13 +2,14 @@
 
 import unittest
 
-from harness import ALICE, URL, heard, joined, live, sql, token, until
-from supabase import acreate_client
+from harness import ALICE, DEADLINE_S, URL, heard, joined, live, sql, token, until
+from supabase import AsyncClientOptions, acreate_client
 
 
 class Application(unittest.IsolatedAsyncioTestCase):
     async def test_changes_and_broadcasts_of_a_signed_in_user(self) -> None:
-        client = await acreate_client(URL, token("anon"))
+        patient = lambda: AsyncClientOptions(realtime={"timeout": int(DEADLINE_S)})  # noqa: E731
+        client = await acreate_client(URL, token("anon"), patient())
         await client.realtime.set_auth(token("authenticated", ALICE))
         channel = client.channel("application")
         changes: list[dict] = []
@@ -20,7 +21,7 @@ class Application(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(changes[0]["data"]["record"]["text"], "x")
         self.assertEqual(changes[1]["data"]["old_record"]["text"], "x")
 
-        other = await acreate_client(URL, token("anon"))
+        other = await acreate_client(URL, token("anon"), patient())
         speaker = other.channel("application")
         await joined(speaker)
         await speaker.send_broadcast("said", {"a": 1})
