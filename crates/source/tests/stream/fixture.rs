@@ -112,6 +112,25 @@ impl<'a> Fixture<'a> {
         Ok(())
     }
 
+    /// The end of what is written: of all that has been committed.
+    pub(crate) async fn written(&self) -> Result<Lsn> {
+        let sql = "SELECT pg_current_wal_lsn()::text";
+        let row = self.sql.query_one(sql, &[]).await?;
+        Ok(row.get::<_, &str>(0).parse()?)
+    }
+
+    /// Waits until the walsender has sent all before `lsn`.
+    pub(crate) async fn until_sent(&self, lsn: Lsn) -> Result<()> {
+        let pid = self.reader_pid().await?;
+        let sql = "SELECT sent_lsn::text FROM pg_stat_replication WHERE pid = $1";
+        let sent = eventually(DEADLINE, async || {
+            let row = self.sql.query_opt(sql, &[&pid]).await.ok()??;
+            let sent: Lsn = row.get::<_, Option<&str>>(0)?.parse().ok()?;
+            (sent >= lsn).then_some(())
+        });
+        sent.await.with_context(|| format!("until {lsn} is sent"))
+    }
+
     pub(crate) async fn reader_pid(&self) -> Result<i32> {
         let pid = eventually(DEADLINE, async || {
             self.slot_column("active_pid").await.ok().flatten()
@@ -212,6 +231,21 @@ impl Reader {
             seen.extend(self.transaction().await?);
         }
         Ok(seen)
+    }
+
+    /// Drives the source until the stream has been read up to `lsn`; what comes is not kept.
+    pub(crate) async fn until_idle(&mut self, lsn: Lsn) -> Result<()> {
+        let driving = async {
+            loop {
+                match self.source.next().await? {
+                    Event::Idle(idle) if idle >= lsn => return anyhow::Ok(()),
+                    event => drop(self.note(event)),
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, driving)
+            .await
+            .with_context(|| format!("the stream does not come to {lsn}"))?
     }
 
     pub(crate) async fn expect(&mut self, ids: &[i64]) -> Result<()> {

@@ -64,8 +64,9 @@ async fn a_restarted_consumer_gets_what_it_had_not_acknowledged() -> Result<()> 
     reader.acknowledge();
     reader.expect(&[3]).await?; // delivered, not acknowledged
     let acknowledged = reader.source.progress().acknowledged();
-    reader.source.close().await;
+    // before the end, which waits for it only so long
     fixture.until_confirmed(acknowledged).await?;
+    reader.source.close().await;
     let mut reader = fixture.open().await?;
     reader.expect(&[3]).await?;
     ensure!(reader.gaps.is_empty());
@@ -106,11 +107,7 @@ async fn an_idle_published_table_holds_back_no_wal() -> Result<()> {
     fixture
         .run("INSERT INTO other SELECT generate_series(1, 20000)")
         .await?;
-    let row = fixture
-        .sql
-        .query_one("SELECT pg_current_wal_lsn()::text", &[])
-        .await?;
-    let written: Lsn = row.get::<_, &str>(0).parse()?;
+    let written = fixture.written().await?;
     ensure!(written > before);
     let acknowledged = timeout(DEADLINE, async {
         loop {
@@ -282,6 +279,8 @@ async fn try_next_takes_what_is_there_and_no_more() -> Result<()> {
     fixture
         .run("INSERT INTO item SELECT n, 'x' FROM generate_series(1, 500) n")
         .await?;
+    // all of them, lest who takes them is as quick as who sends them
+    fixture.until_sent(fixture.written().await?).await?;
     let mut rows = 0;
     let mut batches = 0;
     while rows < 500 {
@@ -335,7 +334,7 @@ async fn stopping_ends_next_at_once() -> Result<()> {
 async fn a_blocked_consumer_keeps_its_connection() -> Result<()> {
     let fixture = Fixture::new(shared().await).await?;
     let mut config = fixture.config();
-    config.silence_max = Duration::from_secs(6); // is also the session's wal_sender_timeout
+    config.silence_max = Duration::from_secs(12); // is also the session's wal_sender_timeout
     config.ahead_bytes_max = 4096;
     let mut reader = Reader::open(config).await?;
     let pid = fixture.reader_pid().await?;
@@ -344,7 +343,7 @@ async fn a_blocked_consumer_keeps_its_connection() -> Result<()> {
         .run("INSERT INTO item SELECT n, repeat('x', 1000) FROM generate_series(1, 40000) n")
         .await?;
     let before = fixture.confirmed().await;
-    let end = tokio::time::Instant::now() + Duration::from_secs(14);
+    let end = tokio::time::Instant::now() + Duration::from_secs(26);
     // the consumer does nothing; the walsender must live all the while
     while tokio::time::Instant::now() < end {
         ensure!(fixture.reader_pid().await? == pid, "the connection was cut");
@@ -371,7 +370,7 @@ async fn a_blocked_consumer_holds_few_large_rows() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let proxy = Proxy::in_folder(folder.path(), fixture.postgres.port())?;
     let mut config = fixture.config();
-    config.silence_max = Duration::from_secs(6);
+    config.silence_max = Duration::from_secs(12);
     config.database_url = format!(
         "postgresql:///{}?host={}&port={}&user=postgres",
         fixture.database,
@@ -392,7 +391,7 @@ async fn a_blocked_consumer_holds_few_large_rows() -> Result<()> {
         if now > held.0 + ROW / 8 {
             held = (now, Instant::now());
         }
-        (now > ROW && held.1.elapsed() > Duration::from_secs(7)).then_some(())
+        (now > ROW && held.1.elapsed() > Duration::from_secs(13)).then_some(())
     })
     .await?;
     let held = proxy.bytes_to_us();
