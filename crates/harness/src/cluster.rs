@@ -329,20 +329,35 @@ fn make_folder(account: &Account) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A free port below the ephemeral range, where no outgoing connection can take it meanwhile.
+/// A free port outside of the ephemeral range, where no outgoing connection can take it meanwhile.
 pub fn free_port() -> Result<u16> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let (first, end) = lasting_ports(&range.unwrap_or_default());
     for _ in 0..1000 {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let spread = std::process::id()
             .wrapping_mul(97)
             .wrapping_add(count.wrapping_mul(13));
-        let port = 15_000 + u16::try_from(spread % 17_000)?;
+        let port = u16::try_from(first + spread % (end - first))?;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
     }
-    anyhow::bail!("no free port between 15000 and 32000")
+    anyhow::bail!("no free port between {first} and {end}")
+}
+
+/// The first port that is not ephemeral, and the one behind the last. `range` is what Linux says: the first
+/// and the last ephemeral one.
+fn lasting_ports(range: &str) -> (u32, u32) {
+    const USUAL: (u32, u32) = (15_000, 32_000);
+    let mut ends = range.split_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(first)), _) if first >= USUAL.1 => USUAL,
+        (Some(Ok(first)), _) if (12_000..).contains(&first) => (10_000, first),
+        (_, Some(Ok(last))) if (20_000..64_000).contains(&last) => (last + 1, 65_000),
+        _ => USUAL,
+    }
 }
 
 fn run(mut command: Command) -> Result<()> {
@@ -355,4 +370,23 @@ fn run(mut command: Command) -> Result<()> {
         .with_context(|| format!("running {name}"))?;
     anyhow::ensure!(status.success(), "{name} failed: {status}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lasting_ports;
+
+    #[test]
+    fn ports_that_no_outgoing_connection_takes() {
+        for (range, expected) in [
+            ("32768\t60999\n", (15_000, 32_000)),
+            ("16000 65535", (10_000, 16_000)),
+            ("1024 60999", (61_000, 65_000)),
+            // Every port may be taken: as good as any.
+            ("1024 65535", (15_000, 32_000)),
+            ("", (15_000, 32_000)),
+        ] {
+            assert_eq!(lasting_ports(range), expected, "{range}");
+        }
+    }
 }
