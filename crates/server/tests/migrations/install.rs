@@ -382,6 +382,10 @@ async fn an_existing_publication_is_kept_and_its_gaps_are_named() {
     let postgres = Postgres::shared().await;
     let database = postgres.create_database().await.unwrap();
     let mut client = postgres.connect("postgres", &database).await.unwrap();
+    // who makes a role at the same time as others may be told that it is missing
+    for role in ["anon", "authenticated", "service_role"] {
+        ensure_role(&client, role, "NOLOGIN").await;
+    }
     client
         .batch_execute("CREATE PUBLICATION realtime WITH (publish = 'insert')")
         .await
