@@ -24,7 +24,7 @@ use crate::serve::{check_config, session_settings};
 use crate::settings::{Config, Settings};
 use crate::snapshot::Snapshots;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 const CONNECTION: ConnId = ConnId(7);
 const ROWS: usize = 5000;
 
@@ -128,6 +128,8 @@ fn config(database_url: &str, folder: &std::path::Path) -> Config {
             "WALCAST_JWT_SECRET",
             "a secret of the tests, at least 32 bytes long",
         ),
+        // A loaded machine is no reason to deny.
+        ("WALCAST_RLS_STATEMENT_TIMEOUT", "20s"),
     ];
     let given = given.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let args = ["walcast", "serve"].map(OsString::from);
@@ -331,7 +333,11 @@ async fn nothing_is_left_of_a_session_whose_task_panics() {
                 eventually(DEADLINE, async || (!stage.orders.is_empty()).then_some(()))
                     .await
                     .expect("an order");
-                assert_eq!(has_begun.try_recv().is_err(), moment.is_before_the_answer());
+                match moment.is_before_the_answer() {
+                    true => assert!(has_begun.try_recv().is_err(), "{moment:?}"),
+                    // The walk's order may be faster than the session's own task.
+                    false => has_begun.await.expect("it has begun"),
+                }
             }
         }
         // A walk's word may come to the pipeline after the session's last one.
