@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use walcast_harness::Postgres;
 use walcast_server::migrate::{self, MigrateError, NoteKind};
 
-use crate::{ensure_role, notes, text};
+use crate::{ensure_role, ensure_subscribers, notes, text};
 
 #[tokio::test]
 async fn superuser_into_a_fresh_cluster() {
@@ -309,9 +309,8 @@ async fn what_another_product_made_stays() {
     let postgres = Postgres::shared().await;
     let database = postgres.create_database().await.unwrap();
     let admin = postgres.connect("postgres", &database).await.unwrap();
-    for role in ["supabase_admin", "anon", "authenticated", "service_role"] {
-        ensure_role(&admin, role, "NOLOGIN").await;
-    }
+    ensure_role(&admin, "supabase_admin", "NOLOGIN").await;
+    ensure_subscribers(&admin).await;
     ensure_role(&admin, "tenant", "LOGIN").await;
     admin
         .batch_execute(&format!(
@@ -383,9 +382,7 @@ async fn an_existing_publication_is_kept_and_its_gaps_are_named() {
     let database = postgres.create_database().await.unwrap();
     let mut client = postgres.connect("postgres", &database).await.unwrap();
     // who makes a role at the same time as others may be told that it is missing
-    for role in ["anon", "authenticated", "service_role"] {
-        ensure_role(&client, role, "NOLOGIN").await;
-    }
+    ensure_subscribers(&client).await;
     client
         .batch_execute("CREATE PUBLICATION realtime WITH (publish = 'insert')")
         .await

@@ -19,9 +19,7 @@ async fn migrated() -> (Client, Client) {
     let database = postgres.create_database().await.unwrap();
     let admin = postgres.connect("postgres", &database).await.unwrap();
     ensure_role(&admin, "app", "LOGIN").await;
-    for role in ["anon", "authenticated", "service_role"] {
-        ensure_role(&admin, role, "NOLOGIN").await;
-    }
+    ensure_subscribers(&admin).await;
     admin
         .batch_execute(&format!("ALTER DATABASE {database} OWNER TO app"))
         .await
@@ -39,6 +37,17 @@ async fn ensure_role(admin: &Client, role: &str, options: &str) {
         ))
         .await
         .unwrap();
+}
+
+/// As the migrations make them, whichever test is the first.
+async fn ensure_subscribers(admin: &Client) {
+    for (role, options) in [
+        ("anon", "NOLOGIN NOINHERIT"),
+        ("authenticated", "NOLOGIN NOINHERIT"),
+        ("service_role", "NOLOGIN NOINHERIT BYPASSRLS"),
+    ] {
+        ensure_role(admin, role, options).await;
+    }
 }
 
 async fn text(client: &Client, query: &str) -> String {

@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 use walcast_harness::Postgres;
 use walcast_server::migrate::{self, NoteKind};
 
-use crate::{ensure_role, migrated, notes, refusal, text};
+use crate::{ensure_subscribers, migrated, notes, refusal, text};
 
 /// The messages sent so far, the last first: those columns.
 async fn sent(client: &Client, columns: &str) -> String {
@@ -223,9 +223,7 @@ async fn supabases_own_messages_are_left_to_them() {
     let postgres = Postgres::shared().await;
     let database = postgres.create_database().await.unwrap();
     let mut admin = postgres.connect("postgres", &database).await.unwrap();
-    for role in ["anon", "authenticated", "service_role"] {
-        ensure_role(&admin, role, "NOLOGIN").await;
-    }
+    ensure_subscribers(&admin).await;
     admin
         .batch_execute(
             "CREATE SCHEMA realtime;
