@@ -8,14 +8,19 @@ use walcast_rls::{Question, RowCheck, Sighting, Verdict, Version};
 
 use crate::rig::{ALICE, BOB, Rig, batch, user};
 
-/// The policy of `restless` takes longer than its other table stands still.
+/// The policy of `restless` takes until its other table has not stood still: it counts alterations, in a
+/// sequence, which shows each at once and whatever the snapshot is.
 const TABLES: &str = "
     CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC;
+    CREATE SEQUENCE app.alterations; GRANT SELECT ON app.alterations TO PUBLIC;
     CREATE TABLE calm (id int PRIMARY KEY, owner uuid); ALTER TABLE calm ENABLE ROW LEVEL SECURITY;
     CREATE TABLE restless (id int PRIMARY KEY, owner uuid); ALTER TABLE restless ENABLE ROW LEVEL SECURITY;
     CREATE TABLE members (who uuid); INSERT INTO members SELECT NULL;
     CREATE FUNCTION app.slow() RETURNS bool LANGUAGE plpgsql STABLE AS
-      $$ BEGIN PERFORM pg_sleep(0.1); RETURN true; END $$;
+      $$ DECLARE before bigint := (SELECT last_value FROM app.alterations); BEGIN
+           WHILE (SELECT last_value FROM app.alterations) < least(before + 2, 1000000000) LOOP PERFORM pg_sleep(0.005); END LOOP;
+           RETURN true;
+         END $$;
     CREATE POLICY p ON calm USING (lower(owner::text) = lower(auth.uid()::text));
     CREATE POLICY p ON restless USING (app.slow() AND owner = auth.uid() AND EXISTS (SELECT FROM members));
     GRANT SELECT ON calm, restless, members TO authenticated;";
@@ -61,6 +66,8 @@ async fn the_other_tables_of_a_batch_are_judged() -> Result<()> {
 
     let _ = end.send(());
     storm.await??;
+    rig.run("SELECT setval('app.alterations', 1000000000)")
+        .await?;
     let answers = check.check(&asked).await;
     let sightings = check.sweep(&questions, &|_, _| true).await;
     for table in [0, 1] {
@@ -80,6 +87,8 @@ async fn storm(client: tokio_postgres::Client, mut ended: oneshot::Receiver<()>)
             "REVOKE UPDATE ON members FROM anon",
         ] {
             client.batch_execute(sql).await?;
+            let count = "SELECT nextval('app.alterations')";
+            client.batch_execute(count).await?;
             if tokio::time::timeout(pause, &mut ended).await.is_ok() {
                 return Ok(());
             }
