@@ -98,7 +98,7 @@ mod tests {
         ] {
             other.batch_execute(sql).await?;
             // Others commit as well, and are not settled for a moment.
-            let found = eventually(Duration::from_secs(10), async || {
+            let found = eventually(Duration::from_secs(60), async || {
                 let found = super::settled(&own, relation).await.ok()?;
                 (found.told && found.table == settled).then_some(())
             });
@@ -146,7 +146,7 @@ mod tests {
             tokio::spawn(async move { other.batch_execute("ALTER TABLE docs ADD d int").await });
         let sql = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
                     WHERE l.relation = 'docs'::regclass AND NOT l.granted";
-        eventually(Duration::from_secs(10), async || {
+        eventually(Duration::from_secs(60), async || {
             let waiting = own.query(sql, &[]).await.ok()?;
             (!waiting.is_empty()).then_some(())
         })

@@ -19,18 +19,26 @@ const TABLES: &str = "
     CREATE POLICY p ON app.bad TO authenticated USING (app.poison(id, secret));";
 
 async fn with_poison(body: &str) -> Result<(Rig, PostgresCheck)> {
+    poisoned(body, Rig::config).await
+}
+
+async fn poisoned(body: &str, config: fn(&Rig) -> CheckConfig) -> Result<(Rig, PostgresCheck)> {
     let rig = Rig::new(TABLES).await?;
     rig.run(&format!(
         "CREATE OR REPLACE FUNCTION app.poison(id int, secret text) RETURNS bool LANGUAGE plpgsql AS $f$ BEGIN {body}; RETURN true; END $f$"
     ))
     .await?;
-    let check = PostgresCheck::connect(rig.impatient()).await?;
+    let check = PostgresCheck::connect(config(&rig)).await?;
     Ok((rig, check))
 }
 
 /// The poisoned row is denied; the good one in the same batch is judged as always, before and after.
 async fn denied(body: &str, kind: &str) -> Result<()> {
-    let (mut rig, mut check) = with_poison(body).await?;
+    let config = match kind {
+        "timeout" => Rig::impatient,
+        _ => Rig::config,
+    };
+    let (mut rig, mut check) = poisoned(body, config).await?;
     rig.run("INSERT INTO app.good VALUES (1, 'anon')").await?;
     rig.run("INSERT INTO app.bad VALUES (1, 'x')").await?;
     rig.run("INSERT INTO app.good VALUES (2, 'authenticated')")
@@ -132,7 +140,7 @@ async fn nothing_of_a_viewer_is_left_for_the_next() -> Result<()> {
     rig.run("CREATE TABLE app.seen (id int PRIMARY KEY); GRANT SELECT ON app.seen TO PUBLIC; ALTER TABLE app.seen ENABLE ROW LEVEL SECURITY").await?;
     rig.run(
         "CREATE POLICY p ON app.seen USING (current_setting('app.left', true) IS NOT DISTINCT FROM '' OR current_setting('app.left', true) IS NULL);
-         CREATE POLICY q ON app.seen AS RESTRICTIVE USING (current_setting('statement_timeout') = '3s' AND current_setting('row_security') = 'on'
+         CREATE POLICY q ON app.seen AS RESTRICTIVE USING (current_setting('statement_timeout') = '20s' AND current_setting('row_security') = 'on'
            AND current_setting('TimeZone') = 'UTC' AND current_setting('search_path') NOT LIKE '%evil%' AND to_regclass('pg_temp.good') IS NULL
            AND current_setting('lock_timeout') = '250ms' AND current_setting('DateStyle') = 'ISO, MDY' AND current_setting('request.jwt.claim.sub') = auth.uid()::text
            AND current_user = 'authenticated' AND session_user = 'checker'
@@ -145,7 +153,7 @@ async fn nothing_of_a_viewer_is_left_for_the_next() -> Result<()> {
     let changes = rig.changes().await?;
     let mut check_one = PostgresCheck::connect(CheckConfig {
         connections: 1,
-        ..rig.impatient()
+        ..rig.config()
     })
     .await?;
     for _ in 0..3 {
@@ -184,7 +192,7 @@ async fn an_error_on_one_row_hides_that_row_only() -> Result<()> {
 #[tokio::test]
 async fn a_viewer_that_takes_too_long_costs_no_other_anything() -> Result<()> {
     let body = format!("IF auth.uid() = '{ALICE}' THEN {ASKED} PERFORM pg_sleep(60); END IF");
-    let (mut rig, mut check) = with_poison(&body).await?;
+    let (mut rig, mut check) = poisoned(&body, Rig::impatient).await?;
     rig.run("INSERT INTO app.bad SELECT n, 'x' FROM generate_series(1, 20) n")
         .await?;
     let changes = rig.changes().await?;

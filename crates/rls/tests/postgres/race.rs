@@ -156,7 +156,8 @@ async fn run(case: &Case, tier: Tier) -> Result<Outcome> {
     ))
     .await?;
     let config = CheckConfig {
-        lock_timeout: Duration::from_secs(20),
+        statement_timeout: Duration::from_secs(60),
+        lock_timeout: Duration::from_secs(60),
         ..rig.config()
     };
     let mut check = PostgresCheck::connect(config).await?;
@@ -178,7 +179,7 @@ async fn run(case: &Case, tier: Tier) -> Result<Outcome> {
     let (found, altered) = tokio::join!(seeing(&mut check, &changes, &viewers, crowd), async {
         let sql = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
                     WHERE l.relation = 'members'::regclass AND NOT l.granted";
-        eventually(Duration::from_secs(10), async || {
+        eventually(Duration::from_secs(60), async || {
             let waiting = rig.admin.query(sql, &[]).await.ok()?;
             (!waiting.is_empty()).then_some(())
         })

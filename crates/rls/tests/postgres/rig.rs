@@ -105,6 +105,7 @@ impl Rig {
         CheckConfig {
             // Not what is tested: a busy machine is to deny nothing.
             statement_timeout: Duration::from_secs(20),
+            visibility_wait: Duration::from_secs(60),
             ..config
         }
     }
@@ -113,7 +114,7 @@ impl Rig {
     #[allow(dead_code)] // the proof shares this file and has none
     pub(crate) fn impatient(&self) -> CheckConfig {
         CheckConfig {
-            statement_timeout: Duration::from_secs(3),
+            statement_timeout: Duration::from_secs(5),
             ..self.config()
         }
     }
