@@ -258,7 +258,7 @@ impl Stage {
         let load = Load {
             seed: self.seed,
             owners: OWNERS,
-            ..usual(300)
+            ..usual(3600)
         };
         Ledger::start(&self.through(proxy, "postgres"), load).await
     }

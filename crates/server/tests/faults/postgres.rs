@@ -29,7 +29,8 @@ async fn a7_crashes_after_acknowledgements() -> Result<()> {
 async fn restarts(scenario: &'static str, mode: StopMode, times: usize) -> Result<()> {
     let mut stage = Stage::new(scenario, DURABLE, PATIENT).await?;
     stage.record(12).await?;
-    let load = stage.load(usual(300)).await?;
+    // Longer than all of it takes on a slow disk: each restart waits for a new event.
+    let load = stage.load(usual(3600)).await?;
     let mut stops = Vec::new();
     for _ in 0..times {
         sleep(Duration::from_millis(1500)).await;
