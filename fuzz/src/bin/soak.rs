@@ -9,13 +9,16 @@ use std::{env, fs, io, panic};
 use walcast_fuzz::mutate::{Random, mutate};
 use walcast_fuzz::{TARGETS, Target};
 
-const USAGE: &str = "usage: soak [--seconds N] [--seed N] [--write-seeds] [TARGET | FILE …]
+const USAGE: &str =
+    "usage: soak [--seconds N | --executions N] [--seed N] [--write-seeds] [TARGET | FILE …]
   a TARGET runs alone, else all run; N seconds are shared between them (60 unless told)
+  N executions are each target's, however long they take: the same inputs on every machine
   a FILE under fuzz/artifacts/TARGET/ or fuzz/corpus/TARGET/ is run once
   --write-seeds writes fuzz/corpus/TARGET/seed_*";
 
 struct Options {
     seconds: u64,
+    executions: Option<u64>,
     seed: u64,
     write_seeds: bool,
     targets: Vec<&'static Target>,
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
 fn options(args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options {
         seconds: 60,
+        executions: None,
         seed: 1,
         write_seeds: false,
         targets: Vec::new(),
@@ -56,6 +60,7 @@ fn options(args: impl Iterator<Item = String>) -> Result<Options, String> {
         };
         match arg.as_str() {
             "--seconds" => options.seconds = number()?,
+            "--executions" => options.executions = Some(number()?),
             "--seed" => options.seed = number()?,
             "--write-seeds" => options.write_seeds = true,
             name => match (
@@ -88,8 +93,12 @@ fn run(options: &Options) -> io::Result<bool> {
             .map(|()| true);
     }
     let share = Duration::from_secs(options.seconds) / options.targets.len() as u32;
+    let end = match options.executions {
+        Some(executions) => End::Executions(executions),
+        None => End::Time(share),
+    };
     for target in &options.targets {
-        if !soak(target, share, options.seed)? {
+        if !soak(target, end, options.seed)? {
             return Ok(false);
         }
     }
@@ -112,7 +121,14 @@ fn run_files(files: &[PathBuf]) -> io::Result<bool> {
     Ok(true)
 }
 
-fn soak(target: &Target, share: Duration, seed: u64) -> io::Result<bool> {
+/// When a target has been run enough.
+#[derive(Clone, Copy)]
+enum End {
+    Time(Duration),
+    Executions(u64),
+}
+
+fn soak(target: &Target, end: End, seed: u64) -> io::Result<bool> {
     let corpus = corpus(target)?;
     for input in &corpus {
         if !holds(target, input)? {
@@ -123,7 +139,11 @@ fn soak(target: &Target, share: Duration, seed: u64) -> io::Result<bool> {
     let start = Instant::now();
     let mut executions = corpus.len() as u64;
     let mut input = Vec::new();
-    while start.elapsed() < share {
+    let enough = |executions| match end {
+        End::Time(share) => start.elapsed() >= share,
+        End::Executions(max) => executions >= max,
+    };
+    while !enough(executions) {
         for _ in 0..256 {
             input.clear();
             input.extend_from_slice(&corpus[random.below(corpus.len())]);
