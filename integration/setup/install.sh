@@ -8,6 +8,9 @@ fail() {
     exit 1
 }
 
+# A registry that does not answer is asked again.
+export CARGO_NET_RETRY=${CARGO_NET_RETRY:-10} PIP_RETRIES=${PIP_RETRIES:-10} npm_config_fetch_retries=${npm_config_fetch_retries:-5}
+
 # need WHAT PACKAGE... : installs the Debian packages, or tells how.
 need() {
     local what=$1 sudo=
@@ -23,12 +26,12 @@ need() {
     fi
     say "installing $what ($*)"
     install_packages "$@" || {
-        $sudo apt-get update -qq && install_packages "$@"
+        $sudo apt-get -o Acquire::Retries=5 update -qq && install_packages "$@"
     } || fail "$what could not be installed; see above."
 }
 
 install_packages() {
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5 install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
 }
 
 need_rust() {
@@ -89,7 +92,9 @@ need_node() {
 # The packages of the tests, as their lock file says.
 need_node_packages() {
     need_node
+    cmp -s integration/package-lock.json integration/node_modules/installed && return
     (cd integration && npm ci --no-audit --no-fund --loglevel=error)
+    cp integration/package-lock.json integration/node_modules/installed
 }
 
 # Supabase's clients for Python, in an environment of their own, as their lock file says.
