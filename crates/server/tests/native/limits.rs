@@ -127,7 +127,9 @@ async fn the_same_subscription_again_is_acknowledged_where_the_stream_is() -> Re
             "insert into todos values (1, '{ALICE}', 'a', 's')"
         ))
         .await?;
-    assert_eq!(stage.events_until_mark(&mut socket, 2).await?.len(), 1);
+    let own = ("todos", format!("'{ALICE}'"));
+    let events = stage.events_until_marks(&mut socket, 2, own).await?;
+    assert_eq!(events.len(), 1, "{events:?}");
     Ok(())
 }
 

@@ -23,6 +23,11 @@ fn summary(events: &[Value]) -> Vec<(String, Value)> {
         .collect()
 }
 
+/// A row of `todos` that the user sees.
+fn own(user: &str) -> (&'static str, String) {
+    ("todos", format!("'{user}'"))
+}
+
 #[tokio::test]
 async fn each_user_sees_their_own_rows_only_deletes_included() -> Result<()> {
     let stage = Stage::new(&[]).await?;
@@ -39,12 +44,8 @@ async fn each_user_sees_their_own_rows_only_deletes_included() -> Result<()> {
              delete from todos;"
         ))
         .await?;
-    for (socket, id, mark) in sockets
-        .iter_mut()
-        .zip([(1, 1), (2, 2)])
-        .map(|(socket, (id, mark))| (socket, id, mark))
-    {
-        let events = stage.events_until_mark(socket, mark).await;
+    for (socket, (id, user)) in sockets.iter_mut().zip([(1, ALICE), (2, BOB)]) {
+        let events = stage.events_until_marks(socket, id, own(user)).await;
         // The other's mark may come first; it is no event of `todos`.
         let events: Vec<_> = events?
             .into_iter()
@@ -67,7 +68,7 @@ async fn records_are_whole_but_for_columns_without_privilege() -> Result<()> {
              update todos set body = 'b';"
         ))
         .await?;
-    let events = stage.events_until_mark(&mut socket, 1).await?;
+    let events = stage.events_until_marks(&mut socket, 1, own(ALICE)).await?;
     let (before, after) = (
         json!({ "id": 1, "user_id": ALICE, "body": "a" }),
         json!({ "id": 1, "user_id": ALICE, "body": "b" }),
@@ -100,7 +101,7 @@ async fn rows_that_come_into_and_go_out_of_sight_are_told_as_such() -> Result<()
              delete from todos;"
         ))
         .await?;
-    let events = stage.events_until_mark(&mut socket, 1).await?;
+    let events = stage.events_until_marks(&mut socket, 1, own(ALICE)).await?;
     assert_eq!(
         summary(&events),
         [("INSERT".into(), json!(1)), ("DELETE".into(), json!(1))]
@@ -282,14 +283,14 @@ async fn a_policy_that_changes_is_followed_at_once() -> Result<()> {
     subscribe(&mut socket, json!({ "channel": "table:notes" })).await?;
     let insert = |id| format!("insert into todos values ({id}, '{ALICE}', 'a', 's')");
     stage.execute(&insert(1)).await?;
-    let mut events = stage.events_until_mark(&mut socket, 1).await?;
+    let mut events = stage.events_until_marks(&mut socket, 1, own(ALICE)).await?;
     stage.execute("drop policy own_rows on todos").await?;
     stage.execute(&insert(2)).await?;
     stage
         .execute("create policy again on todos for select to public using (id > 2 and user_id = auth.uid())")
         .await?;
     stage.execute(&insert(3)).await?;
-    events.extend(stage.events_until_mark(&mut socket, 2).await?);
+    events.extend(stage.events_until_marks(&mut socket, 2, own(ALICE)).await?);
     assert_eq!(
         summary(&events),
         [("INSERT".into(), json!(1)), ("INSERT".into(), json!(3))]
