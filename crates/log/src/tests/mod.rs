@@ -10,7 +10,7 @@ mod round_trip;
 mod stream;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -18,15 +18,13 @@ use walcast_change::{Change, Cursor, Position};
 use walcast_pgoutput::Lsn;
 
 use self::stream::{Transaction, print};
-use crate::{History, Identity, Log, LogConfig, Opened};
+use crate::{History, Identity, Log, LogConfig, LogError, Opened};
 
 /// In memory where there is such a place: the tests open thousands of logs.
 fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
-    let made = match memory.is_dir() {
-        true => TempDir::with_prefix_in("walcast-log-", memory),
-        false => TempDir::with_prefix("walcast-log-"),
-    };
+    let made = TempDir::with_prefix_in("walcast-log-", memory);
+    let made = made.or_else(|_| TempDir::with_prefix("walcast-log-"));
     made.expect("a temporary directory")
 }
 
@@ -47,7 +45,19 @@ fn identity() -> Identity {
 }
 
 fn open(config: &LogConfig) -> (Log, Opened) {
-    Log::open(config.clone(), identity()).expect("a log")
+    open_as(config, identity())
+}
+
+/// A process that another test starts has all files for a moment, and with them the lock of a log that
+/// was closed meanwhile.
+fn open_as(config: &LogConfig, identity: Identity) -> (Log, Opened) {
+    let end = Instant::now() + Duration::from_secs(90);
+    loop {
+        match Log::open(config.clone(), identity.clone()) {
+            Err(LogError::Locked { .. }) if Instant::now() < end => std::thread::yield_now(),
+            opened => return opened.expect("a log"),
+        }
+    }
 }
 
 async fn close(log: Log) {

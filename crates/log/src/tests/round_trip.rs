@@ -189,7 +189,7 @@ async fn another_identity_is_another_epoch() {
     ] {
         let mut identity = identity();
         change(&mut identity);
-        let (log, opened) = Log::open(config.clone(), identity).expect("a log");
+        let (log, opened) = open_as(&config, identity);
         assert_eq!(opened.new_epoch, Some(NewEpoch::OtherIdentity));
         assert_ne!(opened.epoch, epoch);
         assert_eq!((opened.durable, opened.last), (None, None));
