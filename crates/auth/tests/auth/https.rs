@@ -45,6 +45,7 @@ async fn first_read(url: String, authority: Option<&str>) -> JwksStatus {
     let jwks = JwksConfig {
         url: Some(url),
         authority_pem: authority.map(fixture),
+        timeout: DEADLINE,
         ..JwksConfig::default()
     };
     let keys = KeyConfig {
