@@ -264,7 +264,7 @@ mod tests {
             );
         }
         // Trying each place anew takes a minute.
-        assert!(begin.elapsed() < std::time::Duration::from_secs(5));
+        assert!(begin.elapsed() < std::time::Duration::from_secs(20));
     }
 
     #[test]
