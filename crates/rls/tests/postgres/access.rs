@@ -151,7 +151,7 @@ async fn whole_schemas() -> Result<()> {
 async fn a_lost_session_is_opened_anew() -> Result<()> {
     let rig = Rig::new(TABLES).await?;
     let access = Access::connect(rig.config(), "realtime").await?;
-    let sql = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = 'checker' AND datname = current_database()";
+    let sql = "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity WHERE usename = 'checker' AND datname = current_database()";
     let ended: i64 = rig.admin.query_one(sql, &[]).await?.get(0);
     assert_eq!(ended, 1);
     assert!(
