@@ -14,6 +14,7 @@ import { freePort } from "../clients/port.mjs";
 import { launch, open, screenshot, session } from "./browser.mjs";
 
 const RUN = new URL("../setup/run.sh", import.meta.url).pathname;
+const CLEAR = new URL("../clients/stack.sh", import.meta.url).pathname;
 const START_MS_MAX = 240_000;
 const ALICE = "a11ce000-0000-4000-8000-000000000001";
 const BOB = "b0b00000-0000-4000-8000-000000000002";
@@ -46,7 +47,9 @@ after(async () => {
     run.kill("SIGTERM");
     await once(run, "exit");
   }
-  if (folder) await rm(folder, { recursive: true });
+  if (!folder) return;
+  await promisify(execFile)(CLEAR, ["down", join(folder, "run")]); // the data may be elsewhere
+  await rm(folder, { recursive: true });
 });
 
 async function ready() {
