@@ -292,10 +292,15 @@ async fn of_members() -> Result<Stage> {
     Ok(stage)
 }
 
+async fn nobody_is_set_aside(stage: &Stage) -> Result<bool> {
+    let (_, metrics) = stage.walcast.get("/metrics").await?;
+    Ok(metrics.contains("walcast_subscriptions_set_aside_total 0"))
+}
+
 async fn somebody_is_set_aside(stage: &Stage) -> Result<()> {
     eventually(DEADLINE, async || {
-        let (_, metrics) = stage.walcast.get("/metrics").await.ok()?;
-        (!metrics.contains("walcast_subscriptions_set_aside_total 0")).then_some(())
+        let nobody = nobody_is_set_aside(stage).await.ok()?;
+        (!nobody).then_some(())
     })
     .await
 }
@@ -376,7 +381,9 @@ async fn who_can_not_be_judged_for_a_while_is_caught_up_and_delays_nobody() -> R
 
 #[tokio::test]
 async fn a_slow_policy_delays_its_own_table_only() -> Result<()> {
-    const ROUNDS: i32 = 6;
+    // It takes two to find out, and more where the machine is slow itself.
+    const FOUND_OUT_MAX: usize = 6;
+    const ROUNDS: usize = 5;
     let stage = durable().await?;
     stage
         .execute(
@@ -388,8 +395,7 @@ async fn a_slow_policy_delays_its_own_table_only() -> Result<()> {
         .await?;
     let mut alice = stage.subscriber(ALICE, "table:todos").await?;
     let mut bob = stage.subscriber(BOB, "table:notes").await?;
-    let mut waits = Vec::new();
-    for id in 0..ROUNDS {
+    let mut round = async |id: i32| {
         stage
             .execute(&format!(
                 "insert into todos values ({id}, '{ALICE}', 'x', 's')"
@@ -401,11 +407,23 @@ async fn a_slow_policy_delays_its_own_table_only() -> Result<()> {
             .await?;
         let note = bob.next_json(DEADLINE).await?;
         assert_eq!(note["payload"]["record"]["id"], id, "{note}");
-        waits.push(begun.elapsed().as_millis());
+        anyhow::Ok(begun.elapsed().as_millis())
+    };
+    let mut ids = 0..;
+    for id in ids.by_ref().take(FOUND_OUT_MAX) {
+        round(id).await?;
+        if !nobody_is_set_aside(&stage).await? {
+            break;
+        }
+    }
+    assert!(!nobody_is_set_aside(&stage).await?);
+    let mut waits = Vec::new();
+    for id in ids.by_ref().take(ROUNDS) {
+        waits.push(round(id).await?);
     }
     let delayed = waits.iter().filter(|wait| **wait > 1900).count();
     assert!(delayed <= 2, "{waits:?}");
-    for id in 0..ROUNDS {
+    for id in 0..ids.start {
         let event = alice.next_json(DEADLINE).await?;
         assert_eq!(event["payload"]["record"]["id"], id, "{event}");
     }
@@ -447,7 +465,7 @@ async fn who_is_set_aside_may_leave_at_once_and_hears_nothing_more() -> Result<(
     let leave = json!({ "type": "unsubscribe", "channel": "table:todos" });
     alice.send_json(&leave).await?;
     let answer = alice
-        .next_json(std::time::Duration::from_secs(15))
+        .next_json(std::time::Duration::from_secs(25))
         .await
         .context("it is waited for the table")?;
     assert_eq!(answer["status"], "unsubscribed", "{answer}");
