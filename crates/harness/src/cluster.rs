@@ -233,7 +233,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     // run at a time as the machine has cores.
     ("max_wal_senders", "100"),
     ("max_replication_slots", "100"),
-    ("max_connections", "500"),
+    ("max_connections", "1000"),
     ("shared_buffers", "64MB"),
     ("synchronous_commit", "on"),
     ("fsync", "off"),
