@@ -24,7 +24,8 @@ pub(crate) fn cursor(message: &Value) -> Result<String> {
 pub(crate) async fn missed(socket: &mut Socket) -> Result<(Vec<i64>, String)> {
     let mut ids = Vec::new();
     loop {
-        let message = socket.next_json(DEADLINE).await?;
+        // Who is far back goes on in another walk now and then, and waits for its turn there.
+        let message = socket.next_json(4 * DEADLINE).await?;
         if message["event"] == "caught_up" {
             return Ok((ids, cursor(&message)?));
         }
