@@ -3,17 +3,19 @@
 //!
 //! Asked once for every Relation message, in the order of the stream. The catalogue may be ahead
 //! of the stream: then a type or key that is gone already counts as unknown, which costs comfort
-//! (a type's text as a string, the whole row as key), never a change.
+//! (a type's text as a string, the whole row as key), never a change. Where it can't be read, because
+//! Postgres is shutting down or has no connection to spare, what was known of the table before holds,
+//! and it is asked again in front of later transactions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 use walcast_change::{Change, Decoder, Operation, Shape, TYPES_QUERY, TypeInfo, Types};
 use walcast_hub::Events;
 use walcast_pgoutput::{Column, Relation, RelationId, ReplicaIdentity};
@@ -50,6 +52,9 @@ pub(crate) type TableEvents = Option<Arc<HashMap<RelationId, Events>>>;
 /// that a firewall has forgotten would keep them waiting for a quarter of an hour.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The shortest pause before it is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How old [`TableEvents`] may be.
 const EVENTS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -57,6 +62,12 @@ pub(crate) struct Describe {
     url: String,
     client: Option<Client>,
     events: watch::Receiver<TableEvents>,
+    /// The primary keys that were read last. Bounded by the number of published tables.
+    keys: HashMap<RelationId, Vec<String>>,
+    /// Those that the catalogue was not asked about, as the stream described them.
+    owed: HashMap<RelationId, Relation>,
+    /// Not before this they are asked about again.
+    again_at: Instant,
 }
 
 impl Describe {
@@ -65,6 +76,9 @@ impl Describe {
             url,
             client: None,
             events,
+            keys: HashMap::new(),
+            owed: HashMap::new(),
+            again_at: Instant::now(),
         }
     }
 
@@ -78,18 +92,58 @@ impl Describe {
 
     /// Takes a Relation message into `decoder`, with what the catalogue adds.
     pub(crate) async fn relation(&mut self, relation: &Relation, decoder: &mut Decoder) {
-        // A connection that broke unnoticed fails once; the second try has a new one.
-        for last in [false, true] {
-            let looked_up = timeout(PATIENCE, self.look_up(relation, decoder.types_mut()));
-            match looked_up.await.unwrap_or(Err(DescribeError::Timeout)) {
-                Ok(primary_key) => return decoder.describe(relation, Some(&primary_key)),
-                Err(error) if last => {
-                    warn!(relation = relation.id.0, %error, "catalogue not readable; the table's key and own types count as unknown");
-                }
-                Err(_) => self.client = None,
-            }
+        if let Err(error) = self.ask(relation, decoder).await {
+            let known = self.keys.get(&relation.id);
+            let known = known.filter(|key| has_all(relation, key));
+            warn!(relation = relation.id.0, key_known = known.is_some(), %error, "catalogue not readable; the table's key and own types count as they did before, if they were known, and are asked for again");
+            decoder.describe(relation, known.map(Vec::as_slice));
+            self.owed.insert(relation.id, relation.clone());
         }
-        decoder.describe(relation, None);
+    }
+
+    /// Asks again about the tables that could not be asked about, between two transactions.
+    pub(crate) async fn again(&mut self, decoder: &mut Decoder) {
+        if self.owed.is_empty() || Instant::now() < self.again_at {
+            return;
+        }
+        let owed: Vec<Relation> = self.owed.values().cloned().collect();
+        for relation in &owed {
+            if self.ask(relation, decoder).await.is_err() {
+                return;
+            }
+            info!(relation = relation.id.0, "catalogue readable again");
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        relation: &Relation,
+        decoder: &mut Decoder,
+    ) -> Result<(), DescribeError> {
+        let begun = Instant::now();
+        // A connection that broke unnoticed fails once; the second try has a new one.
+        let mut tried = self.look_up_in_time(relation, decoder.types_mut()).await;
+        if tried.is_err() {
+            self.client = None;
+            tried = self.look_up_in_time(relation, decoder.types_mut()).await;
+        }
+        let key = tried.inspect_err(|_| {
+            // All changes waited: a small part of the time, however long it takes to fail.
+            self.again_at = Instant::now() + AGAIN.max(begun.elapsed() * 10);
+        })?;
+        decoder.describe(relation, Some(&key));
+        self.owed.remove(&relation.id);
+        self.keys.insert(relation.id, key);
+        Ok(())
+    }
+
+    async fn look_up_in_time(
+        &mut self,
+        relation: &Relation,
+        types: &mut Types,
+    ) -> Result<Vec<String>, DescribeError> {
+        let looked_up = timeout(PATIENCE, self.look_up(relation, types));
+        looked_up.await.unwrap_or(Err(DescribeError::Timeout))
     }
 
     /// The table as the stream would describe it now; `None` if that can't be found out.
@@ -186,6 +240,11 @@ impl Describe {
         }
         Ok(self.client.as_ref().expect("it was connected just now"))
     }
+}
+
+fn has_all(relation: &Relation, key: &[String]) -> bool {
+    let has = |name: &String| relation.columns.iter().any(|column| *column.name == *name.as_bytes());
+    key.iter().all(has)
 }
 
 /// Keeps the tables' event settings fresh until `stop`.

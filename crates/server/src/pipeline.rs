@@ -276,6 +276,9 @@ impl<C: RowCheck> Pipeline<C> {
             self.describe.relation(relation, &mut self.decoder).await;
             return Ok(());
         }
+        if let Message::Begin(_) = &message {
+            self.describe.again(&mut self.decoder).await;
+        }
         match self.decoder.step(message) {
             Ok(Step::Nothing | Step::Logical(_)) => {}
             Ok(Step::Change(change)) => {

@@ -1,5 +1,6 @@
 //! The real binary over a real Postgres, spoken to in the native protocol.
 
+mod catalogue;
 mod channels;
 mod endings;
 mod faults;
