@@ -32,17 +32,20 @@ pub(crate) fn places<'n>(
     let places: Vec<_> = columns.iter().map(|(place, ..)| *place).collect();
     // Else the row may lack columns because the publication leaves them out.
     let is_older = (0..row.len()).any(|place| !places.contains(&Some(place)));
-    let known = columns.iter().enumerate().map(|(at, (place, number, live))| {
-        let (earlier, later) = places.split_at(at);
-        place.filter(|place| {
-            let in_order = earlier.iter().flatten().all(|other| other < place)
-                && later.iter().flatten().all(|other| other >= place);
-            let (in_front, behind) = (count(number - 1), count(last - number));
-            let fits = *place <= in_front && row.len() - 1 - place <= behind;
-            let moved_back = is_older && place < live;
-            in_order && fits && !moved_back
-        })
-    });
+    let known = columns
+        .iter()
+        .enumerate()
+        .map(|(at, (place, number, live))| {
+            let (earlier, later) = places.split_at(at);
+            place.filter(|place| {
+                let in_order = earlier.iter().flatten().all(|other| other < place)
+                    && later.iter().flatten().all(|other| other >= place);
+                let (in_front, behind) = (count(number - 1), count(last - number));
+                let fits = *place <= in_front && row.len() - 1 - place <= behind;
+                let moved_back = is_older && place < live;
+                in_order && fits && !moved_back
+            })
+        });
     known.collect()
 }
 

@@ -243,7 +243,12 @@ impl Describe {
 }
 
 fn has_all(relation: &Relation, key: &[String]) -> bool {
-    let has = |name: &String| relation.columns.iter().any(|column| *column.name == *name.as_bytes());
+    let has = |name: &String| {
+        relation
+            .columns
+            .iter()
+            .any(|column| *column.name == *name.as_bytes())
+    };
     key.iter().all(has)
 }
 
