@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 /// Why a connection is being ended from the inside. The dialect gives it its code and words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Closing {
-    /// The client read too slowly: its outbox was full.
+    /// The client read too slowly: its outbox was full, or a write stood still.
     Slow,
     /// The server stops.
     Shutdown,

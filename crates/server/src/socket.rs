@@ -155,7 +155,9 @@ async fn write_loop(
             Pending::Closed(closing) => return End::Ours(closing),
             Pending::Frames => match timeout(write_timeout, unwritten.write(writer)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return End::Gone,
+                Ok(Err(_)) => return End::Gone,
+                // It may only be slow: once it reads again, it is told so.
+                Err(_) => return End::Ours(Closing::Slow),
             },
         }
     }

@@ -215,6 +215,35 @@ async fn a_slow_reader_is_cut_and_the_others_get_everything() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_reader_that_stands_still_is_told_so_once_it_reads_again() -> Result<()> {
+    let settings = [("outbox_bytes_max", "1GiB"), ("write_timeout", "8s")];
+    let stage = Stage::new(&settings).await?;
+    let mut slow = stage.narrow_subscriber(ALICE, "table:notes").await?;
+    let mut first = 0;
+    let ended = "walcast_connections_closed_total{kind=\"slow\"} 1";
+    eventually(DEADLINE, async || {
+        // Until the kernel's buffers are full, whatever they take.
+        if first < 5000 {
+            let rows = format!(
+                "insert into notes select i, repeat('x', 10000) from generate_series({first}, {}) i",
+                first + 99
+            );
+            stage.execute(&rows).await.ok()?;
+            first += 100;
+        }
+        let (_, metrics) = stage.walcast.get("/metrics").await.ok()?;
+        metrics.contains(ended).then_some(())
+    })
+    .await?;
+    let (code, reason) = slow
+        .closed(DEADLINE)
+        .await
+        .unwrap_or((1006, "it came too late to be told".into()));
+    assert!(code == 4008 || code == 1006, "{code} {reason}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn silence_is_ended_and_life_is_not() -> Result<()> {
     // A client is alive that answers within some seconds, whatever else the machine does.
     let stage = Stage::new(&[("idle_timeout", "12s"), ("ping_interval", "500ms")]).await?;
