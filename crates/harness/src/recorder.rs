@@ -261,6 +261,7 @@ impl Tape {
         self.transcript.segments.push(Segment {
             from: cursor(&from)?,
             rows,
+            is_snapshot: snapshot,
             events: Vec::new(),
         });
         self.since = Some(from);

@@ -28,6 +28,8 @@ pub struct Segment {
     pub from: Cursor,
     /// What was there: read after the acknowledgement, so the events may repeat some of it.
     pub rows: Rows,
+    /// The server read them, and sends nothing again that they have. They may be ahead of the stream.
+    pub is_snapshot: bool,
     pub events: Vec<Received>,
 }
 
