@@ -100,11 +100,6 @@ impl Stage {
             .and_then(|seed| seed.parse().ok())
             .unwrap_or_else(Dice::seed);
         eprintln!("{scenario}: seed {seed}");
-        // More files than the soft limit of many systems, where many of these run at once.
-        let _ = std::process::Command::new("prlimit")
-            .arg(format!("--pid={}", std::process::id()))
-            .arg("--nofile=8192:")
-            .status();
         let database = postgres.create_database().await?;
         let url = postgres.url("postgres", &database);
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
