@@ -155,9 +155,7 @@ impl Oracle {
             }
         }
     }
-}
 
-impl Oracle {
     /// Whether the rows that the client began with show this row as it was after that change, or after
     /// a later one. That each of them has what it is to have is seen by the rows in the end.
     fn had(&self, sight: &Sight, segment: &Segment, change: Cursor, id: i64) -> bool {
